@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// The AOT functions that MindSpore calls on a CPU, and the choice of the instruction set.
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+#include "common/aot_call.h"
+#include "common/library_info.h"
+#include "cpu/kernels.h"
+
+MS_DEFORM_LIBRARY_INFO("cpu");
+
+namespace ms_deform {
+namespace {
+
+struct Candidate {
+  const Kernels* kernels;
+  bool supported;  // by this machine
+};
+
+Kernels ChooseKernels() {
+  const Candidate candidates[] = {
+#if defined(MS_DEFORM_HAVE_AVX512)
+      {&avx512::kKernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                              __builtin_cpu_supports("avx512dq") &&
+                              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")},
+#endif
+#if defined(MS_DEFORM_HAVE_AVX2)
+      {&avx2::kKernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+#endif
+      {&baseline::kKernels, true},
+  };
+  const char* wanted = std::getenv("MS_DEFORM_CPU_ISA");
+  const bool any = wanted == nullptr || *wanted == '\0';
+  std::string supported;
+  for (const Candidate& candidate : candidates) {
+    if (!candidate.supported) {
+      continue;
+    }
+    if (any || std::strcmp(wanted, candidate.kernels->isa) == 0) {
+      return *candidate.kernels;
+    }
+    supported += supported.empty() ? "" : ", ";
+    supported += candidate.kernels->isa;
+  }
+  throw std::runtime_error(std::string("deform_conv2d: MS_DEFORM_CPU_ISA=") + wanted +
+                           " is not available here; unset it or use one of: " + supported);
+}
+
+const Kernels& ChosenKernels() {
+  static const Kernels kernels = ChooseKernels();
+  return kernels;
+}
+
+Inputs ReadInputs(const AotCall& call) {
+  return {call.parameters[kInput], call.parameters[kOffset], call.parameters[kMask],
+          call.parameters[kWeight]};
+}
+
+}  // namespace
+}  // namespace ms_deform
+
+using ms_deform::AotCall;
+using ms_deform::AotExtra;
+
+// The instruction set that the kernels use on this machine, or why there is none.
+MS_DEFORM_EXPORT const char* ms_deform_cpu_isa() {
+  try {
+    return ms_deform::ChosenKernels().isa;
+  } catch (const std::exception& error) {
+    static const std::string text = error.what();
+    return text.c_str();
+  }
+}
+
+MS_DEFORM_EXPORT int MsDeformForward(int parameter_count, void** parameters, int* ranks,
+                                     int64_t** shapes, const char** dtypes, void*, void* extra) {
+  const AotCall call = {parameter_count, parameters, ranks,
+                        shapes,          dtypes,     static_cast<AotExtra*>(extra)};
+  const ms_deform::DType dtype = ReadDType(call, ms_deform::kForwardParameters);
+  ms_deform::ChosenKernels().forward({ReadGeometry(call), dtype, ms_deform::ReadInputs(call),
+                                      parameters[ms_deform::kBias],
+                                      parameters[ms_deform::kOutput]});
+  return 0;
+}
+
+MS_DEFORM_EXPORT int MsDeformGradInput(int parameter_count, void** parameters, int* ranks,
+                                       int64_t** shapes, const char** dtypes, void*, void* extra) {
+  const AotCall call = {parameter_count, parameters, ranks,
+                        shapes,          dtypes,     static_cast<AotExtra*>(extra)};
+  const ms_deform::DType dtype = ReadDType(call, ms_deform::kGradInputParameters);
+  ms_deform::ChosenKernels().backward_input(
+      {ReadGeometry(call), dtype, ms_deform::ReadInputs(call), parameters[ms_deform::kGradOutput],
+       parameters[ms_deform::kGradInput], parameters[ms_deform::kGradOffset],
+       parameters[ms_deform::kGradMask]});
+  return 0;
+}
+
+MS_DEFORM_EXPORT int MsDeformGradWeight(int parameter_count, void** parameters, int* ranks,
+                                        int64_t** shapes, const char** dtypes, void*, void* extra) {
+  const AotCall call = {parameter_count, parameters, ranks,
+                        shapes,          dtypes,     static_cast<AotExtra*>(extra)};
+  const ms_deform::DType dtype = ReadDType(call, ms_deform::kGradWeightParameters);
+  ms_deform::ChosenKernels().backward_weight(
+      {ReadGeometry(call), dtype, ms_deform::ReadInputs(call), parameters[ms_deform::kGradOutput],
+       parameters[ms_deform::kGradWeight]});
+  return 0;
+}

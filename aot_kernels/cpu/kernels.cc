@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU kernels for one instruction set: compiled once for each, with MS_DEFORM_ISA naming it.
+#include "cpu/kernels.h"
+
+#include "cpu/backward_input.h"
+#include "cpu/backward_weight.h"
+#include "cpu/forward.h"
+
+#define MS_DEFORM_TEXT_OF(value) #value
+#define MS_DEFORM_TEXT(value) MS_DEFORM_TEXT_OF(value)
+
+namespace ms_deform {
+namespace MS_DEFORM_ISA {
+namespace {
+
+// The kernels compute in double for float64, in float for everything else.
+template <template <typename> class Operation, typename Call>
+void Run(const Call& call) {
+  if (call.dtype == DType::kFloat64) {
+    Operation<double>(call).Run();
+  } else {
+    Operation<float>(call).Run();
+  }
+}
+
+}  // namespace
+
+extern const Kernels kKernels = {
+    MS_DEFORM_TEXT(MS_DEFORM_ISA),
+    Run<Forward, ForwardCall>,
+    Run<BackwardInput, BackwardInputCall>,
+    Run<BackwardWeight, BackwardWeightCall>,
+};
+
+}  // namespace MS_DEFORM_ISA
+}  // namespace ms_deform
