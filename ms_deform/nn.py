@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layer."""
+
+from __future__ import annotations
+
+import math
+
+from mindspore import Parameter, Tensor, nn
+from mindspore.common.initializer import HeUniform, Uniform, initializer
+
+from ms_deform.geometry import constant_ints
+from ms_deform.ops import deform_conv2d
+
+
+class DeformConv2d(nn.Cell):
+    r"""
+    Deformable convolution v2, or v1 without a mask, with the arguments, parameters and results of
+    ``torchvision.ops.DeformConv2d``.
+
+    It holds the kernel only: offsets and mask are inputs, usually the outputs of an ordinary
+    convolution that starts at zero. See :func:`ms_deform.deform_conv2d` for the formula.
+
+    See `Deformable Convolutional Networks <https://arxiv.org/abs/1703.06211>`_ and `Deformable
+    ConvNets v2: More Deformable, Better Results <https://arxiv.org/abs/1811.11168>`_.
+
+    Args:
+        in_channels (int): The number of input channels :math:`C_{in}`.
+        out_channels (int): The number of output channels :math:`C_{out}`.
+        kernel_size (Union[int, tuple[int]]): Height and width of the kernel.
+        stride (Union[int, tuple[int]], optional): Step of the kernel along height and width.
+            Default: ``1`` .
+        padding (Union[int, tuple[int]], optional): Zeros around the input: along height and width,
+            or (top, bottom, left, right). Default: ``0`` .
+        dilation (Union[int, tuple[int]], optional): Distance of the taps along height and width.
+            Default: ``1`` .
+        groups (int, optional): Number of groups of channels that are convolved apart; divides
+            `in_channels` and `out_channels`. Default: ``1`` .
+        bias (bool, optional): Whether to add a learned bias. Default: ``True`` .
+
+    Inputs:
+        - **input** (Tensor) - Shape :math:`(N, C_{in}, H, W)`.
+        - **offset** (Tensor) - Offsets in input pixels, of shape
+          :math:`(N, 2 \cdot offset\_groups \cdot kh \cdot kw, H_{out}, W_{out})`, y before x for
+          each tap.
+        - **mask** (Tensor, optional) - A factor for each sample, of shape
+          :math:`(N, offset\_groups \cdot kh \cdot kw, H_{out}, W_{out})`. Default: ``None`` .
+
+        All have the dtype of the parameters: float32, or float16, bfloat16 or float64 after
+        ``to_float`` or a cast of the parameters.
+
+    Outputs:
+        Tensor, of shape :math:`(N, C_{out}, H_{out}, W_{out})` and the dtype of the inputs.
+
+    Parameters:
+        - **weight** (Parameter) - Shape :math:`(C_{out}, C_{in} / groups, kh, kw)`, initialised
+          with HeUniform(sqrt(5)).
+        - **bias** (Parameter) - Shape :math:`(C_{out},)`, initialised uniformly in
+          :math:`\pm 1 / \sqrt{C_{in} / groups \cdot kh \cdot kw}`; None if `bias` is False.
+
+    Raises:
+        TypeError: If `kernel_size`, `stride`, `padding` or `dilation` is not made of ints.
+        ValueError: If `in_channels`, `out_channels`, `kernel_size`, `stride`, `dilation` or
+            `groups` is less than 1, `padding` is negative, or `groups` does not divide
+            `in_channels` and `out_channels`.
+
+    Supported Platforms:
+        ``CPU``
+
+    Examples:
+        >>> import numpy as np
+        >>> from mindspore import Tensor
+        >>> from ms_deform import DeformConv2d
+        >>> layer = DeformConv2d(3, 8, kernel_size=3, padding=1)
+        >>> input = Tensor(np.ones((2, 3, 10, 12)), dtype=mindspore.float32)
+        >>> offset = Tensor(np.zeros((2, 18, 10, 12)), dtype=mindspore.float32)
+        >>> mask = Tensor(np.ones((2, 9, 10, 12)), dtype=mindspore.float32)
+        >>> print(layer(input, offset, mask).shape)
+        (2, 8, 10, 12)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | tuple[int, int, int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("in_channels", in_channels),
+            ("out_channels", out_channels),
+            ("groups", groups),
+        ):
+            if value < 1:
+                raise ValueError(f"DeformConv2d: '{name}' must be at least 1, got {value}")
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if value % groups != 0:
+                raise ValueError(
+                    f"DeformConv2d: '{name}' must be divisible by groups = {groups}, got {value}"
+                )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = constant_ints("kernel_size", kernel_size, 1, (2,))
+        self.stride = constant_ints("stride", stride, 1, (2,))
+        self.padding = constant_ints("padding", padding, 0, (2, 4))
+        self.dilation = constant_ints("dilation", dilation, 1, (2,))
+        self.groups = groups
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self.weight = Parameter(initializer(HeUniform(math.sqrt(5)), shape), name="weight")
+        self.bias = None
+        if bias:
+            bound = 1 / math.sqrt(math.prod(shape[1:]))
+            self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
+
+    def construct(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
+        return deform_conv2d(
+            input,
+            offset,
+            self.weight,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            mask=mask,
+        )
+
+    def extend_repr(self) -> str:
+        """What MindSpore prints of the layer: torchvision's repr, without unit defaults."""
+        parts = [
+            f"{self.in_channels}, {self.out_channels}",
+            f"kernel_size={self.kernel_size}",
+            f"stride={self.stride}",
+        ]
+        if any(self.padding):
+            parts.append(f"padding={self.padding}")
+        if self.dilation != (1, 1):
+            parts.append(f"dilation={self.dilation}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if self.bias is None:
+            parts.append("bias=False")
+        return ", ".join(parts)

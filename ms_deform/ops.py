@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The functional interface."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from mindspore import Tensor, get_current_device
+from mindspore import dtype as mstype
+from mindspore._c_expression.amp import get_curr_amp_strategy
+from mindspore.common.dtype import Type
+from mindspore.ops import Custom, constexpr, stop_gradient
+
+from ms_deform.geometry import TensorInfo, check_geometry
+from ms_deform.primitives import forward_primitive, placeholder
+
+
+def deform_conv2d(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = (1, 1),
+    padding: int | tuple[int, int] | tuple[int, int, int, int] = (0, 0),
+    dilation: int | tuple[int, int] = (1, 1),
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""
+    Deformable convolution v2, or v1 if `mask` is None, with the arguments, layouts and results of
+    ``torchvision.ops.deform_conv2d``.
+
+    A convolution whose taps are moved: tap :math:`k` of output pixel :math:`p` reads the input at
+    the regular position :math:`p_k` plus a learned offset :math:`\Delta p_k`, by bilinear
+    interpolation, times a learned mask :math:`\Delta m_k`:
+
+    .. math::
+        y(p) = b + \sum_{k=1}^{K} w_k \cdot x(p + p_k + \Delta p_k) \cdot \Delta m_k
+
+    Outside the input :math:`x` is 0. The number of groups follows from the shapes:
+    `groups` = :math:`C_{in}` / `weight.shape[1]` and
+    `offset_groups` = `offset.shape[1]` / :math:`(2 \cdot kh \cdot kw)`.
+
+    See `Deformable Convolutional Networks <https://arxiv.org/abs/1703.06211>`_ and `Deformable
+    ConvNets v2: More Deformable, Better Results <https://arxiv.org/abs/1811.11168>`_.
+
+    Note:
+        - All tensors have the same dtype. float16 and bfloat16 are computed, coordinates included,
+          in float32 and rounded once at the end; float64 is computed in float64.
+        - A NaN offset makes its output pixel NaN. An infinite or huge one samples outside: 0.
+        - Gradients are defined for all tensors, once; second-order gradients are not.
+
+    Args:
+        input (Tensor): The input of shape :math:`(N, C_{in}, H, W)`, of dtype float16, bfloat16,
+            float32 or float64.
+        offset (Tensor): Offsets in input pixels, of shape
+            :math:`(N, 2 \cdot offset\_groups \cdot kh \cdot kw, H_{out}, W_{out})`. Channel
+            :math:`2 (g \cdot kh \cdot kw + i \cdot kw + j)` is the offset along y of tap
+            :math:`(i, j)` in offset group :math:`g`, the next channel that along x.
+        weight (Tensor): The kernel of shape :math:`(C_{out}, C_{in} / groups, kh, kw)`.
+        bias (Tensor, optional): Added to each output channel, of shape :math:`(C_{out},)`.
+            Default: ``None`` .
+        stride (Union[int, tuple[int]], optional): Step of the kernel along height and width.
+            Default: ``(1, 1)`` .
+        padding (Union[int, tuple[int]], optional): Zeros around the input: along height and width,
+            or (top, bottom, left, right). Default: ``(0, 0)`` .
+        dilation (Union[int, tuple[int]], optional): Distance of the taps along height and width.
+            Default: ``(1, 1)`` .
+        mask (Tensor, optional): A factor for each sample, of shape
+            :math:`(N, offset\_groups \cdot kh \cdot kw, H_{out}, W_{out})`, not limited to [0, 1].
+            None is the same as ones. Default: ``None`` .
+
+    Returns:
+        Tensor, of shape :math:`(N, C_{out}, H_{out}, W_{out})` and the dtype of `input`, where
+        :math:`H_{out} = \lfloor (H + top + bottom - dilation_0 (kh - 1) - 1) / stride_0 \rfloor
+        + 1`, and :math:`W_{out}` likewise.
+
+    Raises:
+        TypeError: If an argument is not a Tensor where one is expected.
+        TypeError: If the tensors differ in dtype, or the dtype is not supported.
+        TypeError: If `stride`, `padding` or `dilation` is not made of ints that are constant when
+            the graph is compiled.
+        ValueError: If a shape does not fit the others, the output would be empty, `stride` or
+            `dilation` is less than 1, or `padding` is negative.
+        RuntimeError: If there is no backend for the device target, or its library is missing,
+            damaged, or built for another version.
+        NotImplementedError: If a second-order gradient is asked for.
+
+    Supported Platforms:
+        ``CPU``
+
+    Examples:
+        >>> import numpy as np
+        >>> from mindspore import Tensor
+        >>> from ms_deform import deform_conv2d
+        >>> input = Tensor(np.ones((1, 1, 3, 3)), dtype=mindspore.float32)
+        >>> weight = Tensor(np.ones((1, 1, 3, 3)), dtype=mindspore.float32)
+        >>> offset = Tensor(np.zeros((1, 18, 3, 3)), dtype=mindspore.float32)
+        >>> print(deform_conv2d(input, offset, weight, padding=1))
+        [[[[4. 6. 4.]
+           [6. 9. 6.]
+           [4. 6. 4.]]]]
+        >>> mask = Tensor(np.full((1, 9, 3, 3), 0.5), dtype=mindspore.float32)
+        >>> print(deform_conv2d(input, offset, weight, padding=1, mask=mask))
+        [[[[2.  3.  2. ]
+           [3.  4.5 3. ]
+           [2.  3.  2. ]]]]
+    """
+    primitive, absent = _prepare(
+        _describe(input),
+        _describe(offset),
+        _describe(weight),
+        _describe(bias),
+        stride,
+        padding,
+        dilation,
+        _describe(mask),
+    )
+    return primitive(
+        input,
+        offset,
+        absent if mask is None else mask,
+        weight,
+        absent if bias is None else bias,
+    )
+
+
+def _describe(value: object) -> object:
+    """What the checks need to know of an argument; in graph mode a constant."""
+    return (value.shape, value.dtype) if isinstance(value, Tensor) else value
+
+
+# With this decorator a function runs in Python, in graph mode while the graph is compiled.
+@constexpr
+def _prepare(
+    input: object,
+    offset: object,
+    weight: object,
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    mask: object,
+) -> tuple[Custom, Tensor]:
+    """The checked call's primitive, and what to pass for an absent tensor."""
+    tensors = [
+        _tensor_info("input", input),
+        _tensor_info("offset", offset),
+        _tensor_info("weight", weight),
+        bias if bias is None else _tensor_info("bias", bias),
+        mask if mask is None else _tensor_info("mask", mask),
+    ]
+    dtype = tensors[0].dtype
+    if any(tensor and tensor.dtype != dtype for tensor in tensors) and _mixed_precision_casts():
+        tensors = [tensor and tensor._replace(dtype=mstype.float32) for tensor in tensors]
+    primitive = _cached_primitive(
+        get_current_device().device_target,
+        *tensors,
+        tuple(stride) if isinstance(stride, list) else stride,
+        tuple(padding) if isinstance(padding, list) else padding,
+        tuple(dilation) if isinstance(dilation, list) else dilation,
+    )
+    return primitive, placeholder(dtype)
+
+
+def _tensor_info(name: str, described: object) -> TensorInfo:
+    if isinstance(described, tuple) and len(described) == 2 and isinstance(described[1], Type):
+        return TensorInfo(*described)
+    raise TypeError(f"deform_conv2d: '{name}' must be a Tensor, got {type(described).__name__}")
+
+
+def _mixed_precision_casts() -> bool:
+    """Whether MindSpore is going to cast the inputs of a primitive to one dtype by itself.
+
+    In PyNative mode it does so behind Python's back inside a Cell with ``to_float`` (AMP O2, O3),
+    where it casts the inputs of any primitive, and under AMP "auto". Graphs arrive here cast.
+    """
+    if get_curr_amp_strategy() is not None:
+        return True
+    float32, float16 = (
+        stop_gradient(placeholder(dtype)).dtype for dtype in (mstype.float32, mstype.float16)
+    )
+    return float32 == float16
+
+
+# Bounded: data of ever new sizes must not fill the memory.
+@lru_cache(maxsize=4096)
+def _cached_primitive(device_target: str, *arguments: object) -> Custom:
+    return forward_primitive(device_target, check_geometry(*arguments))
