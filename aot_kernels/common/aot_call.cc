@@ -29,8 +29,14 @@ InputShapes ReadShapes(const int* ranks, int64_t* const* shapes) {
 
 }  // namespace
 
-Geometry ReadGeometry(const AotCall& call) {
+Geometry ReadForwardGeometry(const AotCall& call) {
   return MakeGeometry(ReadShapes(call.ranks, call.shapes), ReadAttributes(call.extra));
+}
+
+Geometry ReadGradientGeometry(const AotCall& call) {
+  Attributes attributes = ReadAttributes(call.extra);
+  attributes.use_bias = false;
+  return MakeGeometry(ReadShapes(call.ranks, call.shapes), attributes);
 }
 
 DType ReadDType(const AotCall& call, int expected_parameters) {
@@ -98,5 +104,14 @@ MS_DEFORM_EXPORT Shape MsDeformGradWeightInferShape(int* ranks, int64_t** shapes
 }
 
 MS_DEFORM_EXPORT TypeId MsDeformGradWeightInferType(std::vector<TypeId> types, AotExtra*) {
+  return types[ms_deform::kWeight];
+}
+
+MS_DEFORM_EXPORT Shape MsDeformGradBiasInferShape(int* ranks, int64_t** shapes, AotExtra*) {
+  const Shape weight = ms_deform::ReadShape(ranks, shapes, ms_deform::kWeight);
+  return {weight.size() == 4 ? weight[0] : ms_deform::kUnknownDimension};
+}
+
+MS_DEFORM_EXPORT TypeId MsDeformGradBiasInferType(std::vector<TypeId> types, AotExtra*) {
   return types[ms_deform::kWeight];
 }

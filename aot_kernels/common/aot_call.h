@@ -27,6 +27,7 @@ enum GradInputParameter {
   kGradInputParameters
 };
 enum GradWeightParameter { kGradWeight = kGradOutput + 1, kGradWeightParameters };
+enum GradBiasParameter { kGradBias = kGradOutput + 1, kGradBiasParameters };
 
 // The arguments of an AOT function, as MindSpore passes them; throws where they do not fit.
 struct AotCall {
@@ -38,7 +39,9 @@ struct AotCall {
   AotExtra* extra;
 };
 
-Geometry ReadGeometry(const AotCall& call);
+// The geometry of a forward call, or of a gradient, where nothing is in the place of bias.
+Geometry ReadForwardGeometry(const AotCall& call);
+Geometry ReadGradientGeometry(const AotCall& call);
 DType ReadDType(const AotCall& call, int expected_parameters);
 
 }  // namespace ms_deform

@@ -9,7 +9,7 @@
 #define MS_DEFORM_TEXT_OF(value) #value
 #define MS_DEFORM_TEXT(value) MS_DEFORM_TEXT_OF(value)
 
-#define MS_DEFORM_LIBRARY_INFO(target)                                                          \
+#define MS_DEFORM_LIBRARY_INFO(target) \
   extern "C" __attribute__((visibility("default"), used)) const char ms_deform_library_info[] = \
       "@ms_deform version=" MS_DEFORM_TEXT(MS_DEFORM_VERSION) " abi=" MS_DEFORM_TEXT(           \
           _GLIBCXX_USE_CXX11_ABI) " target=" target                                             \

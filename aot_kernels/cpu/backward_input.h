@@ -49,7 +49,7 @@ class BackwardInput {
   explicit BackwardInput(const BackwardInputCall& call)
       : call_(call),
         g_(call.geometry),
-        threads_(ChooseThreads(g_)),
+        threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
         weights_(WeightOffset(blocks_.count())) {}
 

@@ -18,7 +18,7 @@ class BackwardWeight {
   explicit BackwardWeight(const BackwardWeightCall& call)
       : call_(call),
         g_(call.geometry),
-        threads_(ChooseThreads(g_)),
+        threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
         padded_outputs_(PaddedColumns<Real>(g_.group_out_channels)),
         tiles_(g_.batch * TilesPerImage(g_)),

@@ -40,10 +40,13 @@ static inline Tile TileAt(const Geometry& g, int64_t index) {
 // Waking a thread costs microseconds; each gets at least this many multiply-adds, some ten of them.
 constexpr int64_t kThreadWork = 1 << 19;
 
-// Threads for a call, OMP_NUM_THREADS at the most. Results do not depend on it.
-static inline int ChooseThreads(const Geometry& g) {
-  const int64_t work = g.batch * g.out_pixels * g.taps * g.group_in_channels * g.out_channels;
+// Threads for that many multiply-adds, OMP_NUM_THREADS at the most. Results do not depend on it.
+static inline int ChooseThreads(int64_t work) {
   return static_cast<int>(Minimum(omp_get_max_threads(), work / kThreadWork + 1));
+}
+
+static inline int64_t MultiplyAdds(const Geometry& g) {
+  return g.batch * g.out_pixels * g.taps * g.group_in_channels * g.out_channels;
 }
 
 // Images are worked on in passes, so that their channels-last copies stay within this many bytes

@@ -78,7 +78,7 @@ MS_DEFORM_EXPORT int MsDeformForward(int parameter_count, void** parameters, int
   const AotCall call = {parameter_count, parameters, ranks,
                         shapes,          dtypes,     static_cast<AotExtra*>(extra)};
   const ms_deform::DType dtype = ReadDType(call, ms_deform::kForwardParameters);
-  ms_deform::ChosenKernels().forward({ReadGeometry(call), dtype, ms_deform::ReadInputs(call),
+  ms_deform::ChosenKernels().forward({ReadForwardGeometry(call), dtype, ms_deform::ReadInputs(call),
                                       parameters[ms_deform::kBias],
                                       parameters[ms_deform::kOutput]});
   return 0;
@@ -90,9 +90,9 @@ MS_DEFORM_EXPORT int MsDeformGradInput(int parameter_count, void** parameters, i
                         shapes,          dtypes,     static_cast<AotExtra*>(extra)};
   const ms_deform::DType dtype = ReadDType(call, ms_deform::kGradInputParameters);
   ms_deform::ChosenKernels().backward_input(
-      {ReadGeometry(call), dtype, ms_deform::ReadInputs(call), parameters[ms_deform::kGradOutput],
-       parameters[ms_deform::kGradInput], parameters[ms_deform::kGradOffset],
-       parameters[ms_deform::kGradMask]});
+      {ReadGradientGeometry(call), dtype, ms_deform::ReadInputs(call),
+       parameters[ms_deform::kGradOutput], parameters[ms_deform::kGradInput],
+       parameters[ms_deform::kGradOffset], parameters[ms_deform::kGradMask]});
   return 0;
 }
 
@@ -102,7 +102,18 @@ MS_DEFORM_EXPORT int MsDeformGradWeight(int parameter_count, void** parameters, 
                         shapes,          dtypes,     static_cast<AotExtra*>(extra)};
   const ms_deform::DType dtype = ReadDType(call, ms_deform::kGradWeightParameters);
   ms_deform::ChosenKernels().backward_weight(
-      {ReadGeometry(call), dtype, ms_deform::ReadInputs(call), parameters[ms_deform::kGradOutput],
-       parameters[ms_deform::kGradWeight]});
+      {ReadGradientGeometry(call), dtype, ms_deform::ReadInputs(call),
+       parameters[ms_deform::kGradOutput], parameters[ms_deform::kGradWeight]});
+  return 0;
+}
+
+MS_DEFORM_EXPORT int MsDeformGradBias(int parameter_count, void** parameters, int* ranks,
+                                      int64_t** shapes, const char** dtypes, void*, void* extra) {
+  const AotCall call = {parameter_count, parameters, ranks,
+                        shapes,          dtypes,     static_cast<AotExtra*>(extra)};
+  const ms_deform::DType dtype = ReadDType(call, ms_deform::kGradBiasParameters);
+  ms_deform::ChosenKernels().backward_bias({ReadGradientGeometry(call), dtype,
+                                            parameters[ms_deform::kGradOutput],
+                                            parameters[ms_deform::kGradBias]});
   return 0;
 }

@@ -21,7 +21,7 @@ class Forward {
   explicit Forward(const ForwardCall& call)
       : call_(call),
         g_(call.geometry),
-        threads_(ChooseThreads(g_)),
+        threads_(ChooseThreads(MultiplyAdds(g_))),
         padded_outputs_(PaddedColumns<Real>(g_.group_out_channels)),
         batch_groups_(ChooseBatchGroups()),
         slab_channels_(Minimum(batch_groups_ * g_.group_in_channels, kSlabChannels)),

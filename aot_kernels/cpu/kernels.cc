@@ -2,6 +2,7 @@
 // The CPU kernels for one instruction set: compiled once for each, with MS_DEFORM_ISA naming it.
 #include "cpu/kernels.h"
 
+#include "cpu/backward_bias.h"
 #include "cpu/backward_input.h"
 #include "cpu/backward_weight.h"
 #include "cpu/forward.h"
@@ -26,10 +27,9 @@ void Run(const Call& call) {
 }  // namespace
 
 extern const Kernels kKernels = {
-    MS_DEFORM_TEXT(MS_DEFORM_ISA),
-    Run<Forward, ForwardCall>,
-    Run<BackwardInput, BackwardInputCall>,
-    Run<BackwardWeight, BackwardWeightCall>,
+    MS_DEFORM_TEXT(MS_DEFORM_ISA),         Run<Forward, ForwardCall>,
+    Run<BackwardInput, BackwardInputCall>, Run<BackwardWeight, BackwardWeightCall>,
+    Run<BackwardBias, BackwardBiasCall>,
 };
 
 }  // namespace MS_DEFORM_ISA

@@ -43,11 +43,19 @@ struct BackwardWeightCall {
   void* grad_weight;        // as weight
 };
 
+struct BackwardBiasCall {
+  Geometry geometry;
+  DType dtype;
+  const void* grad_output;  // [N, C_out, H_out, W_out]
+  void* grad_bias;          // [C_out]
+};
+
 struct Kernels {
   const char* isa;
   void (*forward)(const ForwardCall&);
   void (*backward_input)(const BackwardInputCall&);
   void (*backward_weight)(const BackwardWeightCall&);
+  void (*backward_bias)(const BackwardBiasCall&);
 };
 
 // One for each instruction set that the library was built for; cpu/kernels.cc defines them.
