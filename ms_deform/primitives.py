@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The primitives behind ``deform_conv2d``: ``ops.Custom`` AOT operators and their bprop rules.
 
-Three primitives, each with the same five inputs, so that one registration serves every combination
-of optional tensors: forward (input, offset, mask, weight, bias), and the gradients of
-(input, offset, mask) and of weight, which take grad_output in the place of bias. They are two, so
-that a graph drops the one that it does not ask for. An absent mask or bias is `placeholder`.
+The forward operator and three gradients: of (input, offset, mask), of weight and of bias, so that a
+graph drops those that it does not ask for. All take five inputs, whatever is optional, so that one
+registration serves all calls: an absent mask or bias is a `placeholder`, and the gradients take
+grad_output in the place of bias.
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ _DTYPES = (
     DataType.F16_Default,
     DataType.BF16_Default,
 )
-_FORWARD_INPUTS = ("input", "offset", "mask", "weight", "bias")
+_FORWARD = ("MsDeformForward", ("input", "offset", "mask", "weight", "bias"), ("output",))
 _GRADIENT_INPUTS = ("input", "offset", "mask", "weight", "grad_output")
+_GRADIENTS = (
+    ("MsDeformGradInput", ("grad_input", "grad_offset", "grad_mask")),
+    ("MsDeformGradWeight", ("grad_weight",)),
+    ("MsDeformGradBias", ("grad_bias",)),
+)
 
 
 @cache
@@ -39,23 +44,12 @@ def placeholder(dtype: mstype.Type) -> Tensor:
 @cache
 def forward_primitive(device_target: str, geometry: Geometry) -> ops.Custom:
     """The forward operator with its bprop."""
-    grad_input_of = _primitive(
-        device_target,
-        "MsDeformGradInput",
-        _GRADIENT_INPUTS,
-        ("grad_input", "grad_offset", "grad_mask"),
-        geometry._replace(use_bias=False),
-        _refuse_second_order,
+    grad_input_of, grad_weight_of, grad_bias_of = (
+        _primitive(
+            device_target, function, _GRADIENT_INPUTS, outputs, geometry, _refuse_second_order
+        )
+        for function, outputs in _GRADIENTS
     )
-    grad_weight_of = _primitive(
-        device_target,
-        "MsDeformGradWeight",
-        _GRADIENT_INPUTS,
-        ("grad_weight",),
-        geometry._replace(use_bias=False),
-        _refuse_second_order,
-    )
-    sum_over_pixels = ops.ReduceSum()
     use_bias = geometry.use_bias
 
     def bprop(
@@ -71,18 +65,13 @@ def forward_primitive(device_target: str, geometry: Geometry) -> ops.Custom:
         grad_weight = grad_weight_of(input, offset, mask, weight, grad_output)
         grad_bias = None
         if use_bias:
-            # The halves sum in float32, as the kernels do.
-            wide = grad_output
-            if grad_output.dtype != mstype.float64:
-                wide = ops.cast(grad_output, mstype.float32)
-            grad_bias = ops.cast(sum_over_pixels(wide, (0, 2, 3)), grad_output.dtype)
+            grad_bias = grad_bias_of(input, offset, mask, weight, grad_output)
         return grad_input, grad_offset, grad_mask, grad_weight, grad_bias
 
-    return _primitive(
-        device_target, "MsDeformForward", _FORWARD_INPUTS, ("output",), geometry, bprop
-    )
+    return _primitive(device_target, *_FORWARD, geometry, bprop)
 
 
+# Graph mode takes no variable arguments in a bprop.
 def _refuse_second_order(
     input: Tensor,
     offset: Tensor,

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deformable convolution for MindSpore, with torchvision's arguments and results."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ms_deform._version import __version__
+
+if TYPE_CHECKING:
+    from ms_deform.nn import DeformConv2d
+    from ms_deform.ops import deform_conv2d
+
+__all__ = ["DeformConv2d", "__version__", "deform_conv2d"]
+
+# Imported at first use: the package build and `python -m ms_deform` must work without MindSpore.
+_HOMES = {"DeformConv2d": "ms_deform.nn", "deform_conv2d": "ms_deform.ops"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
