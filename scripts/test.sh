@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs the test suite in .venv, which it makes first if need be. Arguments go to pytest.
+source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
+prepare test
+exec "$venv/bin/python" -m pytest "$@"
