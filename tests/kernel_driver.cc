@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calls a library's AOT entry points as MindSpore does, without MindSpore, so that kernels can run
+// under sanitizers, on emulated machines, and with shapes that MindSpore itself would not pass on.
+//
+//   kernel_driver infer INPUT OFFSET MASK WEIGHT BIAS STRIDE PADDING DILATION
+//     prints the inferred output shape or the error; shapes as 2,4,7,9, unknown rank as -2
+//   kernel_driver sweep SEED COUNT
+//     runs random geometries, hostile offsets among them, in every dtype; every output must be
+//     written, and nothing else touched (buffers have exactly the size of their tensors)
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <limits>
+#include <memory>
+#include <random>
+#include <sstream>
+#include <stdexcept>
+
+#include "common/aot_call.h"
+#include "common/dtype.h"
+
+using ms_deform::AotExtra;
+using ms_deform::Shape;
+
+extern "C" {
+Shape MsDeformForwardInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
+std::vector<Shape> MsDeformGradInputInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
+Shape MsDeformGradWeightInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
+Shape MsDeformGradBiasInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
+int MsDeformForward(int, void**, int*, int64_t**, const char**, void*, void*);
+int MsDeformGradInput(int, void**, int*, int64_t**, const char**, void*, void*);
+int MsDeformGradWeight(int, void**, int*, int64_t**, const char**, void*, void*);
+int MsDeformGradBias(int, void**, int*, int64_t**, const char**, void*, void*);
+}
+
+namespace {
+
+class Extra : public AotExtra {
+ public:
+  Shape stride, padding, dilation;
+  bool use_mask = true;
+  bool use_bias = true;
+
+  bool HasAttr(std::string) override { return true; }
+  bool GetAttrBool(std::string name) override { return name == "use_mask" ? use_mask : use_bias; }
+  int64_t GetAttrInt(std::string) override { return 0; }
+  float GetAttrFloat(std::string) override { return 0; }
+  std::string GetAttrStr(std::string) override { return ""; }
+  std::vector<int64_t> GetAttrIntVec(std::string name) override {
+    return name == "stride" ? stride : name == "padding" ? padding : dilation;
+  }
+};
+
+Shape ParseShape(const char* text) {
+  Shape shape;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, ',');) {
+    shape.push_back(std::stoll(part));
+  }
+  return shape;
+}
+
+// Ranks and shapes of several tensors as MindSpore passes them.
+struct ShapeArguments {
+  explicit ShapeArguments(const std::vector<Shape>& from) : shapes(from) {
+    for (Shape& shape : shapes) {
+      ranks.push_back(static_cast<int>(shape.size()));
+      pointers.push_back(shape.data());
+    }
+  }
+  std::vector<Shape> shapes;
+  std::vector<int> ranks;
+  std::vector<int64_t*> pointers;
+};
+
+int Infer(char** arguments) {
+  std::vector<Shape> inputs;
+  for (int i = 0; i < 5; ++i) {
+    inputs.push_back(ParseShape(arguments[i]));
+  }
+  Extra extra;
+  extra.stride = ParseShape(arguments[5]);
+  extra.padding = ParseShape(arguments[6]);
+  extra.dilation = ParseShape(arguments[7]);
+  ShapeArguments shapes(inputs);
+  try {
+    const Shape output =
+        MsDeformForwardInferShape(shapes.ranks.data(), shapes.pointers.data(), &extra);
+    for (size_t i = 0; i < output.size(); ++i) {
+      std::cout << (i == 0 ? "" : ",") << output[i];
+    }
+    std::cout << std::endl;
+  } catch (const std::exception& error) {
+    std::cout << error.what() << std::endl;
+  }
+  return 0;
+}
+
+int64_t Count(const Shape& shape) {
+  int64_t count = 1;
+  for (int64_t dimension : shape) {
+    count *= dimension;
+  }
+  return count;
+}
+
+class Tensor {
+ public:
+  Tensor(const Shape& shape, const char* dtype)
+      : shape_(shape),
+        dtype_(dtype),
+        bytes_(Count(shape) * (Is("float64")   ? 8
+                               : Is("float32") ? 4
+                                               : 2)),
+        // malloc and not a vector: the sanitizer then knows the exact end.
+        data_(std::malloc(bytes_ > 0 ? bytes_ : 1), &std::free) {}
+
+  const Shape& shape() const { return shape_; }
+  void* data() const { return data_.get(); }
+
+  void Set(int64_t index, double value) {
+    if (Is("float64")) {
+      static_cast<double*>(data())[index] = value;
+    } else if (Is("float32")) {
+      static_cast<float*>(data())[index] = static_cast<float>(value);
+    } else if (Is("float16")) {
+      ms_deform::Store(static_cast<float>(value), static_cast<ms_deform::Float16*>(data()) + index);
+    } else {
+      ms_deform::Store(static_cast<float>(value),
+                       static_cast<ms_deform::BFloat16*>(data()) + index);
+    }
+  }
+
+  double Get(int64_t index) const {
+    if (Is("float64")) {
+      return static_cast<const double*>(data())[index];
+    }
+    if (Is("float32")) {
+      return static_cast<const float*>(data())[index];
+    }
+    if (Is("float16")) {
+      return ms_deform::Load(static_cast<const ms_deform::Float16*>(data())[index]);
+    }
+    return ms_deform::Load(static_cast<const ms_deform::BFloat16*>(data())[index]);
+  }
+
+  void Fill(double value) {
+    for (int64_t i = 0; i < Count(shape_); ++i) {
+      Set(i, value);
+    }
+  }
+
+  bool HasNaN() const {
+    for (int64_t i = 0; i < Count(shape_); ++i) {
+      if (std::isnan(Get(i))) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+ private:
+  bool Is(const char* dtype) const { return std::strcmp(dtype_, dtype) == 0; }
+
+  Shape shape_;
+  const char* dtype_;
+  size_t bytes_;
+  std::unique_ptr<void, decltype(&std::free)> data_;
+};
+
+using AotFunction = int (*)(int, void**, int*, int64_t**, const char**, void*, void*);
+
+void Call(AotFunction function, const std::vector<const Tensor*>& tensors, const char* dtype,
+          Extra* extra) {
+  std::vector<Shape> shapes;
+  std::vector<void*> data;
+  for (const Tensor* tensor : tensors) {
+    shapes.push_back(tensor->shape());
+    data.push_back(tensor->data());
+  }
+  ShapeArguments arguments(shapes);
+  std::vector<const char*> dtypes(tensors.size(), dtype);
+  const int status = function(static_cast<int>(tensors.size()), data.data(), arguments.ranks.data(),
+                              arguments.pointers.data(), dtypes.data(), nullptr, extra);
+  if (status != 0) {
+    throw std::runtime_error("an entry point returned " + std::to_string(status));
+  }
+}
+
+class Sweep {
+ public:
+  explicit Sweep(unsigned seed) : random_(seed) {}
+
+  void RunOne() {
+    static const char* const kDTypes[] = {"float32", "float64", "float16", "bfloat16"};
+    const char* dtype = kDTypes[Between(0, 3)];
+    const int64_t groups = Between(1, 3), offset_groups = Between(1, 3);
+    // Now and then more channels than a block or a slab of the kernels holds.
+    const int64_t channels = groups * offset_groups * Between(1, Between(0, 7) == 0 ? 50 : 4);
+    const int64_t out_channels = groups * Between(0, Between(0, 7) == 0 ? 40 : 5);
+    const int64_t kernel_height = Between(1, 5), kernel_width = Between(1, 5);
+    Extra extra;
+    extra.stride = {Between(1, 3), Between(1, 3)};
+    extra.padding = {Between(0, 4), Between(0, 4), Between(0, 4), Between(0, 4)};
+    extra.dilation = {Between(1, 2), Between(1, 2)};
+    extra.use_mask = Between(0, 1) == 1;
+    extra.use_bias = Between(0, 1) == 1;
+    const int64_t height = extra.dilation[0] * (kernel_height - 1) + Between(1, 12);
+    const int64_t width = extra.dilation[1] * (kernel_width - 1) + Between(1, 12);
+    const int64_t batch = Between(0, 3), taps = kernel_height * kernel_width;
+    const int64_t out_height = (height + extra.padding[0] + extra.padding[1] -
+                                extra.dilation[0] * (kernel_height - 1) - 1) /
+                                   extra.stride[0] +
+                               1;
+    const int64_t out_width =
+        (width + extra.padding[2] + extra.padding[3] - extra.dilation[1] * (kernel_width - 1) - 1) /
+            extra.stride[1] +
+        1;
+
+    Tensor input({batch, channels, height, width}, dtype);
+    Tensor offset({batch, 2 * offset_groups * taps, out_height, out_width}, dtype);
+    Tensor mask(
+        extra.use_mask ? Shape{batch, offset_groups * taps, out_height, out_width} : Shape{1},
+        dtype);
+    Tensor weight({out_channels, channels / groups, kernel_height, kernel_width}, dtype);
+    Tensor bias(extra.use_bias ? Shape{out_channels} : Shape{1}, dtype);
+    Tensor grad_output({batch, out_channels, out_height, out_width}, dtype);
+    for (Tensor* tensor : {&input, &mask, &weight, &bias, &grad_output}) {
+      FillRandom(tensor, 1.0);
+    }
+    FillRandom(&offset, Between(0, 1) == 0 ? 2.0 : 20.0);
+    const bool has_nan_offset = MakeHostile(&offset);
+    Run(dtype, &extra, {&input, &offset, &mask, &weight, &bias}, grad_output, has_nan_offset);
+  }
+
+ private:
+  int64_t Between(int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random_);
+  }
+
+  void FillRandom(Tensor* tensor, double scale) {
+    std::normal_distribution<double> normal(0.0, scale);
+    for (int64_t i = 0; i < Count(tensor->shape()); ++i) {
+      tensor->Set(i, normal(random_));
+    }
+  }
+
+  bool MakeHostile(Tensor* offset) {
+    const double infinity = std::numeric_limits<double>::infinity();
+    const double values[] = {infinity, -infinity, 1e30, -1e30, -1.0, 0.0, std::nan("")};
+    const bool with_nan = Between(0, 3) == 0;
+    bool has_nan = false;
+    for (int64_t i = 0; i < Count(offset->shape()); ++i) {
+      if (Between(0, 9) == 0) {
+        const double value = values[Between(0, with_nan ? 6 : 5)];
+        has_nan = has_nan || std::isnan(value);
+        offset->Set(i, value);
+      }
+    }
+    return has_nan;
+  }
+
+  void Run(const char* dtype, Extra* extra, std::vector<const Tensor*> inputs,
+           const Tensor& grad_output, bool has_nan_offset) {
+    std::vector<Shape> shapes;
+    for (const Tensor* tensor : inputs) {
+      shapes.push_back(tensor->shape());
+    }
+    ShapeArguments inferring(shapes);
+    int* ranks = inferring.ranks.data();
+    int64_t** pointers = inferring.pointers.data();
+
+    Tensor output(MsDeformForwardInferShape(ranks, pointers, extra), dtype);
+    if (output.shape() != grad_output.shape()) {
+      throw std::runtime_error("the output shape is inferred wrongly");
+    }
+    std::vector<const Tensor*> forward = inputs;
+    forward.push_back(&output);
+    output.Fill(std::nan(""));
+    Call(MsDeformForward, forward, dtype, extra);
+
+    inputs.back() = &grad_output;
+    const std::vector<Shape> gradient_shapes = MsDeformGradInputInferShape(ranks, pointers, extra);
+    Tensor grad_input(gradient_shapes[0], dtype);
+    Tensor grad_offset(gradient_shapes[1], dtype);
+    Tensor grad_mask(gradient_shapes[2], dtype);
+    Tensor grad_weight(MsDeformGradWeightInferShape(ranks, pointers, extra), dtype);
+    for (Tensor* tensor : {&grad_input, &grad_offset, &grad_mask, &grad_weight}) {
+      tensor->Fill(std::nan(""));
+    }
+    std::vector<const Tensor*> backward = inputs;
+    backward.insert(backward.end(), {&grad_input, &grad_offset, &grad_mask});
+    Call(MsDeformGradInput, backward, dtype, extra);
+    backward = inputs;
+    backward.push_back(&grad_weight);
+    Call(MsDeformGradWeight, backward, dtype, extra);
+    Tensor grad_bias(MsDeformGradBiasInferShape(ranks, pointers, extra), dtype);
+    grad_bias.Fill(std::nan(""));
+    backward.back() = &grad_bias;
+    Call(MsDeformGradBias, backward, dtype, extra);
+
+    if (grad_input.HasNaN() || grad_bias.HasNaN()) {
+      throw std::runtime_error("grad_input or grad_bias holds a NaN");
+    }
+    if (!has_nan_offset &&
+        (output.HasNaN() || grad_offset.HasNaN() || grad_mask.HasNaN() || grad_weight.HasNaN())) {
+      throw std::runtime_error("a result holds a NaN without a NaN offset");
+    }
+  }
+
+  std::mt19937 random_;
+};
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  try {
+    if (count == 10 && std::strcmp(arguments[1], "infer") == 0) {
+      return Infer(arguments + 2);
+    }
+    if (count == 4 && std::strcmp(arguments[1], "sweep") == 0) {
+      Sweep sweep(static_cast<unsigned>(std::atoi(arguments[2])));
+      for (int i = 0; i < std::atoi(arguments[3]); ++i) {
+        sweep.RunOne();
+      }
+      return 0;
+    }
+    std::cerr << "usage: see the head of kernel_driver.cc" << std::endl;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << std::endl;
+  }
+  return 1;
+}

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m ms_deform build` and `doctor`, as a user runs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fake_checkout import write_checkout
+from ms_deform import __version__, doctor, library
+
+
+def run(*arguments, cwd=None):
+    command = [sys.executable, "-m", "ms_deform", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    return write_checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture
+def broken_mindspore(tmp_path, monkeypatch):
+    """A function that puts a MindSpore with the given source in front of the real one."""
+
+    def install(source):
+        (tmp_path / "mindspore.py").write_text(source)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return install
+
+
+def test_build_names_library_and_instruction_sets(checkout, tmp_path):
+    done = run("build", "--directory", str(tmp_path / "lib"), cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "lib" / "libms_deform_cpu.so"
+    assert done.stdout == f"{path} ({', '.join(library.read_info(path).isas)})\n"
+
+
+def test_build_error_is_the_message_only(checkout, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    done = run("build", "--directory", str(tmp_path), cwd=checkout)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "apt-get install g++" in done.stderr
+
+
+def test_doctor_of_a_good_installation():
+    done = run("doctor")
+    assert done.returncode == 0, done.stdout
+    assert f"version {__version__}, ABI 0" in done.stdout
+    assert f"in use here: {library.loaded_isa('cpu')}" in done.stdout
+    assert "CPU        usable" in done.stdout
+    assert "Ascend     not usable: no backend" in done.stdout
+    assert "self-test    ok" in done.stdout
+
+
+def test_doctor_without_library_says_how_to_build_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(tmp_path))
+    done = run("doctor")
+    assert done.returncode == 1
+    assert f"no cpu library at {tmp_path}" in done.stdout
+    assert "build it: python -m ms_deform build" in done.stdout
+    assert "self-test    FAILED" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["raise ImportError('broken')", "import os\nos.kill(os.getpid(), 11)"],
+    ids=["import error", "crash"],
+)
+def test_doctor_survives_a_broken_mindspore(broken_mindspore, source):
+    broken_mindspore(source)
+    done = run("doctor")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert f"version {__version__}, ABI 0" in done.stdout
+    assert "self-test    FAILED" in done.stdout
+
+
+def test_doctor_reports_a_white_list_that_excludes_the_library(monkeypatch, tmp_path):
+    monkeypatch.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(tmp_path))
+    done = run("doctor")
+    assert done.returncode == 1
+    assert "CPU        not usable: MS_CUSTOM_AOT_WHITE_LIST=" in done.stdout
+    assert "unset MS_CUSTOM_AOT_WHITE_LIST" in done.stdout
+
+
+def test_doctor_reports_versions_outside_the_ranges(monkeypatch, capsys):
+    monkeypatch.setattr(doctor.metadata, "version", lambda package: "2.11.1")
+    doctor.report_versions()
+    report = capsys.readouterr().out
+    assert 'not supported: pip install "numpy>=1.25,<2"' in report
+    assert 'not supported: pip install "mindspore>=2.7,<2.11"' in report
+
+
+def test_doctor_reports_missing_packages(monkeypatch, capsys):
+    def missing(package):
+        raise doctor.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(doctor.metadata, "version", missing)
+    doctor.report_versions()
+    assert 'missing    pip install "mindspore>=2.7,<2.11"' in capsys.readouterr().out
+
+
+def test_stored_answer_is_torchvisions():
+    torch = pytest.importorskip("torch")
+    deform_conv2d = pytest.importorskip("torchvision").ops.deform_conv2d
+    tensors = [torch.from_numpy(values).requires_grad_() for values in doctor.problem()]
+    input, offset, mask, weight, bias, grad_output = tensors
+    output = deform_conv2d(input, offset, weight, bias, *doctor.GEOMETRY, mask)
+    gradients = torch.autograd.grad(output, tensors[:5], grad_output)
+    for expected, result in zip(doctor.STORED_ANSWER.values(), (output, *gradients)):
+        got = doctor.weighted_sum(result.detach().numpy())
+        np.testing.assert_allclose(got, expected, rtol=1e-8)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shapes and ranks that are not known when the graph is compiled."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from invalid_calls import INVALID_SHAPES
+from ms_deform import deform_conv2d
+from networks import CHANNELS, LayerNet, MeanSquare, call_tensors, image
+
+pytestmark = [pytest.mark.usefixtures("device", "mode"), pytest.mark.usefixtures("scratch_folder")]
+
+UNKNOWN = {
+    "batch": [None, CHANNELS, 7, 9],
+    "size": [2, CHANNELS, None, None],
+    "all but channels": [None, CHANNELS, None, None],
+    "rank": None,
+}
+IMAGES = [(2, (7, 9)), (1, (5, 6)), (3, (11, 4)), (2, (7, 9))]
+
+
+@pytest.mark.parametrize("shape", UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_a_compiled_network_takes_every_shape(shape):
+    static, dynamic = LayerNet(), LayerNet()
+    ms.load_param_into_net(dynamic, static.parameters_dict())
+    dynamic.set_inputs(ms.Tensor(shape=shape, dtype=ms.float32))
+    for batch, size in IMAGES:
+        known = (None, None) if shape is None else (shape[0], shape[2])
+        input = image(known[0] or batch, size=size if known[1] is None else (7, 9))
+        np.testing.assert_array_equal(dynamic(input).asnumpy(), static(input).asnumpy())
+
+
+@pytest.mark.parametrize("shape", UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_gradients_of_a_compiled_network_take_every_shape(shape):
+    class Gradient(nn.Cell):
+        def __init__(self, net):
+            super().__init__()
+            self.grad = ms.grad(net, None, ms.ParameterTuple(net.trainable_params()))
+
+        def construct(self, input):
+            return self.grad(input)
+
+    net = MeanSquare(LayerNet())
+    static, dynamic = Gradient(net), Gradient(net)
+    dynamic.set_inputs(ms.Tensor(shape=shape, dtype=ms.float32))
+    for batch, size in IMAGES:
+        known = (None, None) if shape is None else (shape[0], shape[2])
+        input = image(known[0] or batch, size=size if known[1] is None else (7, 9))
+        for gradient, expected in zip(dynamic(input), static(input)):
+            np.testing.assert_allclose(gradient.asnumpy(), expected.asnumpy(), rtol=1e-5, atol=1e-6)
+
+
+class Call(nn.Cell):
+    def __init__(self, **constants) -> None:
+        super().__init__()
+        self.constants = {"padding": 1, **constants}
+
+    def construct(self, input, offset, weight, bias, mask):
+        return deform_conv2d(input, offset, weight, bias, mask=mask, **self.constants)
+
+
+# MindSpore takes seconds to report an error at run time, so these stand for the rest;
+# test_kernels_alone.py compares the words of all.
+REFUSED = (
+    "bias of rank 2",
+    "too few offset channels",
+    "mask of another size",
+    "output empty in width",
+)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_shapes_known_only_at_run_time_are_refused_in_the_same_words(name):
+    case = INVALID_SHAPES[name]
+    tensors = {**call_tensors(), **case.tensors()}
+    net = Call(**case.constants)
+    order = ("input", "offset", "weight", "bias", "mask")
+    net.set_inputs(*[ms.Tensor(shape=None, dtype=ms.float32)] * len(order))
+    with pytest.raises((ValueError, RuntimeError), match=case.message):
+        net(*(tensors[name] for name in order)).asnumpy()

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels without MindSpore: clean under sanitizers, and speaking the Python checks' words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+
+from invalid_calls import INVALID_SHAPES
+from ms_deform.builder import build, find_compiler, kernel_sources
+from ms_deform.geometry import TensorInfo, check_geometry
+from ms_deform.library import ABI
+from networks import call_tensors
+
+SANITIZERS = (
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+    "-O1",
+)
+INPUTS = ("input", "offset", "mask", "weight", "bias")
+
+
+@pytest.fixture(scope="session")
+def kernel_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """kernel_driver.cc with a library, both built with sanitizers."""
+    folder = tmp_path_factory.mktemp("sanitized")
+    library = build("cpu", directory=folder, extra_flags=SANITIZERS)
+    driver = folder / "kernel_driver"
+    source = Path(__file__).with_name("kernel_driver.cc")
+    flags = ["-std=c++17", f"-D_GLIBCXX_USE_CXX11_ABI={ABI}", "-Wall", "-Wextra", *SANITIZERS]
+    command = [*find_compiler(), *flags, f"-I{kernel_sources()}", source, library]
+    subprocess.run([*command, f"-Wl,-rpath,{folder}", "-o", driver], check=True)
+    return driver
+
+
+@pytest.mark.parametrize("isa", ("baseline", "avx2", "avx512"))
+def test_random_and_hostile_calls_are_clean_under_sanitizers(kernel_driver, isa):
+    done = subprocess.run(
+        [kernel_driver, "sweep", "7", "500"],
+        env={**os.environ, "MS_DEFORM_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+    )
+    if "is not available here" in done.stderr:
+        pytest.skip(f"this machine has no {isa}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def inferred(driver: Path, shapes: dict[str, tuple[int, ...]], dilation: tuple[int, int]) -> str:
+    arguments = [",".join(map(str, shapes[name])) for name in INPUTS]
+    constants = ["1,1", "1,1,1,1", ",".join(map(str, dilation))]
+    done = subprocess.run(
+        [driver, "infer", *arguments, *constants], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("case", INVALID_SHAPES.values(), ids=INVALID_SHAPES.keys())
+def test_shape_inference_refuses_in_the_same_words_as_python(kernel_driver, case):
+    shapes = {name: tensor.shape for name, tensor in {**call_tensors(), **case.tensors()}.items()}
+    dilation = case.constants.get("dilation", (1, 1))
+    infos = {name: TensorInfo(shape, ms.float32) for name, shape in shapes.items()}
+    with pytest.raises(ValueError, match=case.message) as refused:
+        check_geometry(**infos, stride=1, padding=1, dilation=dilation)
+    assert inferred(kernel_driver, shapes, dilation) == str(refused.value)
+
+
+def test_shape_inference_keeps_what_is_unknown(kernel_driver):
+    shapes = {name: tensor.shape for name, tensor in call_tensors().items()}
+    assert inferred(kernel_driver, shapes, (1, 1)) == "2,6,7,9"
+    unknown_batch = {**shapes, "input": (-1, 4, 7, 9)}
+    assert inferred(kernel_driver, unknown_batch, (1, 1)) == "2,6,7,9"
+    unknown = dict.fromkeys(INPUTS, (-2,))
+    assert inferred(kernel_driver, unknown, (1, 1)) == "-1,-1,-1,-1"
+    unknown_size = {**unknown, "input": (-1, 4, -1, 9), "weight": (-1, 2, 3, 3)}
+    assert inferred(kernel_driver, unknown_size, (1, 1)) == "-1,-1,-1,9"

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torchvision 0.29.1's recorded answers, output and every gradient; no torch needed."""
+
+from __future__ import annotations
+
+import pytest
+
+import operator_under_test
+import recorded
+from tolerances import assert_close, assert_gradients_close
+
+pytestmark = pytest.mark.usefixtures("device", "mode")
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-9), ("float32", 3e-5)])
+@pytest.mark.parametrize("case", recorded.CASES)
+def test_the_answer_is_torchvisions(case: str, dtype: str, tolerance: float) -> None:
+    call, grad_output, output, gradients = recorded.CASES[case]
+    actual, actual_gradients = operator_under_test.gradients(call, grad_output, dtype)
+    assert_close(actual, output, dtype, "output", tolerance)
+    assert_gradients_close(actual_gradients, gradients, dtype, tolerance)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every wrong argument is refused before a kernel runs, by an error that names it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+import ms_deform.ops
+from invalid_calls import INVALID_CONSTANTS, INVALID_SHAPES
+from ms_deform import deform_conv2d
+from networks import call_tensors
+
+pytestmark = [pytest.mark.usefixtures("device", "mode"), pytest.mark.usefixtures("scratch_folder")]
+
+
+class Call(nn.Cell):
+    """deform_conv2d with constants that graph mode sees while it compiles."""
+
+    def __init__(self, **constants: Any) -> None:
+        super().__init__()
+        self.constants = {"padding": 1, **constants}
+
+    def construct(self, input, offset, weight, bias, mask):
+        return deform_conv2d(input, offset, weight, bias, mask=mask, **self.constants)
+
+
+def call(constants: dict[str, Any], **changed: Any) -> ms.Tensor:
+    tensors = {**call_tensors(), **changed}
+    return Call(**constants)(
+        *(tensors[name] for name in ("input", "offset", "weight", "bias", "mask"))
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_kernel_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        pytest.fail("a primitive was made for an invalid call")
+
+    monkeypatch.setattr(ms_deform.ops, "forward_primitive", fail)
+
+
+@pytest.mark.parametrize("case", INVALID_SHAPES.values(), ids=INVALID_SHAPES.keys())
+def test_shapes_that_do_not_fit(case):
+    with pytest.raises(ValueError, match=case.message):
+        call(case.constants, **case.tensors())
+
+
+@pytest.mark.parametrize("case", INVALID_CONSTANTS.values(), ids=INVALID_CONSTANTS.keys())
+def test_constants_that_cannot_be(case):
+    error, message, constants = case
+    with pytest.raises(error, match=message):
+        call(constants)
+
+
+def test_a_variable_where_a_constant_belongs():
+    @ms.jit
+    def with_variable(stride, input, offset, weight):
+        return deform_conv2d(input, offset, weight, stride=stride, padding=1)
+
+    tensors = call_tensors()
+    with pytest.raises(TypeError, match=r"'stride' must be .* got None or a variable"):
+        with_variable(ms.mutable(1), tensors["input"], tensors["offset"], tensors["weight"])
+
+
+@pytest.mark.parametrize("name", ("input", "offset", "weight", "bias", "mask"))
+def test_mixed_dtypes_are_named(name):
+    changed = {name: call_tensors()[name].astype(ms.float64)}
+    with pytest.raises(TypeError, match=rf"must have the same dtype, got .*{name}: Float64"):
+        call({}, **changed)
+
+
+@pytest.mark.parametrize("dtype", (ms.int32, ms.int8, ms.bool_, ms.complex64), ids=str)
+def test_unsupported_dtypes_are_named(dtype):
+    tensors = {name: tensor.astype(dtype) for name, tensor in call_tensors().items()}
+    with pytest.raises(TypeError, match=f"dtype must be one of .*, got input: {dtype}"):
+        call({}, **tensors)
+
+
+def test_an_array_where_a_tensor_belongs():
+    tensors = call_tensors()
+    with pytest.raises(TypeError, match="'input' must be a Tensor, got ndarray"):
+        deform_conv2d(np.zeros((2, 4, 7, 9), np.float32), tensors["offset"], tensors["weight"])
+
+
+@pytest.mark.parametrize("name", ("input", "offset", "weight"))
+def test_none_where_a_tensor_belongs(name):
+    with pytest.raises(TypeError, match=f"'{name}' must be a Tensor, got NoneType"):
+        call({}, **{name: None})
