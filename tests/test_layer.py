@@ -96,11 +96,11 @@ def test_layer_is_the_function_on_its_parameters(use_mask):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((5, 8, 3, 1, 0, 1, 2), ValueError, "'in_channels' must be divisible by groups = 2, got 5"),
+        ((5, 8, 3, 1, 0, 1, 2), ValueError, "'in_channels' must be divisible by groups"),
         (
             (6, 9, 3, 1, 0, 1, 2),
             ValueError,
-            "'out_channels' must be divisible by groups = 2, got 9",
+            "'out_channels' must be divisible by groups",
         ),
         ((0, 8, 3), ValueError, "'in_channels' must be at least 1, got 0"),
         ((4, 8, 3, 1, 0, 1, 0), ValueError, "'groups' must be at least 1, got 0"),
