@@ -67,6 +67,7 @@ class DeformConv2d(nn.Cell):
         ``CPU``
 
     Examples:
+        >>> import mindspore
         >>> import numpy as np
         >>> from mindspore import Tensor
         >>> from ms_deform import DeformConv2d

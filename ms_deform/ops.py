@@ -89,6 +89,7 @@ def deform_conv2d(
         ``CPU``
 
     Examples:
+        >>> import mindspore
         >>> import numpy as np
         >>> from mindspore import Tensor
         >>> from ms_deform import deform_conv2d
