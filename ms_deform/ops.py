@@ -153,12 +153,12 @@ def _prepare(
     dtype = tensors[0].dtype
     if any(tensor and tensor.dtype != dtype for tensor in tensors) and _mixed_precision_casts():
         tensors = [tensor and tensor._replace(dtype=mstype.float32) for tensor in tensors]
+    constants = [
+        tuple(constant) if isinstance(constant, list) else constant
+        for constant in (stride, padding, dilation)
+    ]
     primitive = _cached_primitive(
-        get_current_device().device_target,
-        *tensors,
-        tuple(stride) if isinstance(stride, list) else stride,
-        tuple(padding) if isinstance(padding, list) else padding,
-        tuple(dilation) if isinstance(dilation, list) else dilation,
+        get_current_device().device_target, repr(constants), *tensors, *constants
     )
     return primitive, placeholder(dtype)
 
@@ -183,7 +183,8 @@ def _mixed_precision_casts() -> bool:
     return float32 == float16
 
 
-# Bounded: data of ever new sizes must not fill the memory.
+# Bounded: data of ever new sizes must not fill the memory. The constants' text is a part of the key
+# because 1, 1.0 and True are equal, and only one of them is a stride.
 @lru_cache(maxsize=4096)
-def _cached_primitive(device_target: str, *arguments: object) -> Custom:
+def _cached_primitive(device_target: str, constants_text: str, *arguments: object) -> Custom:
     return forward_primitive(device_target, check_geometry(*arguments))

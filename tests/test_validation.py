@@ -57,6 +57,19 @@ def test_constants_that_cannot_be(case):
         call(constants)
 
 
+def test_a_wrong_constant_is_refused_after_an_equal_right_one(monkeypatch):
+    monkeypatch.undo()
+    pairs = (
+        ({"stride": 1}, {"stride": 1.0}),
+        ({"stride": 1}, {"stride": True}),
+        ({"padding": (1, 1)}, {"padding": (1, True)}),
+    )
+    for right, wrong in pairs:
+        assert call(right).shape == (2, 6, 7, 9)
+        with pytest.raises(TypeError, match="that are known when the graph is compiled"):
+            call(wrong)
+
+
 def test_a_variable_where_a_constant_belongs():
     @ms.jit
     def with_variable(stride, input, offset, weight):
