@@ -93,23 +93,30 @@ static void StoreZeros(DType dtype, int64_t count, void* to) {
 // A square of this side is moved at a time: its lines of source and target fit the L1 cache.
 constexpr int64_t kTransposeSide = 16;
 
+// Calls visit(row, column) for every element of a matrix, square by square.
+template <typename Visitor>
+static inline void VisitSquares(int64_t rows, int64_t columns, Visitor visit) {
+  for (int64_t row = 0; row < rows; row += kTransposeSide) {
+    const int64_t row_end = Minimum(row + kTransposeSide, rows);
+    for (int64_t column = 0; column < columns; column += kTransposeSide) {
+      const int64_t column_end = Minimum(column + kTransposeSide, columns);
+      for (int64_t j = column; j < column_end; ++j) {
+        for (int64_t i = row; i < row_end; ++i) {
+          visit(i, j);
+        }
+      }
+    }
+  }
+}
+
 // to[column * to_row + row] = from[first + row * from_row + column]
 template <typename Real>
 static void LoadTransposed(DType dtype, const void* from, int64_t first, int64_t from_row,
                            int64_t rows, int64_t columns, Real* to, int64_t to_row) {
   VisitStorage<Real>(dtype, from, [=](auto* storage) {
-    const auto* source = storage + first;
-    for (int64_t row = 0; row < rows; row += kTransposeSide) {
-      const int64_t row_end = Minimum(row + kTransposeSide, rows);
-      for (int64_t column = 0; column < columns; column += kTransposeSide) {
-        const int64_t column_end = Minimum(column + kTransposeSide, columns);
-        for (int64_t j = column; j < column_end; ++j) {
-          for (int64_t i = row; i < row_end; ++i) {
-            to[j * to_row + i] = Load(source[i * from_row + j]);
-          }
-        }
-      }
-    }
+    VisitSquares(rows, columns, [=](int64_t i, int64_t j) {
+      to[j * to_row + i] = Load(storage[first + i * from_row + j]);
+    });
   });
 }
 
@@ -118,18 +125,9 @@ template <typename Real>
 static void StoreTransposed(DType dtype, const Real* from, int64_t from_row, int64_t rows,
                             int64_t columns, void* to, int64_t first, int64_t to_row) {
   VisitStorage<Real>(dtype, to, [=](auto* storage) {
-    auto* target = storage + first;
-    for (int64_t row = 0; row < rows; row += kTransposeSide) {
-      const int64_t row_end = Minimum(row + kTransposeSide, rows);
-      for (int64_t column = 0; column < columns; column += kTransposeSide) {
-        const int64_t column_end = Minimum(column + kTransposeSide, columns);
-        for (int64_t j = column; j < column_end; ++j) {
-          for (int64_t i = row; i < row_end; ++i) {
-            Store(from[i * from_row + j], &target[j * to_row + i]);
-          }
-        }
-      }
-    }
+    VisitSquares(rows, columns, [=](int64_t i, int64_t j) {
+      Store(from[i * from_row + j], &storage[first + j * to_row + i]);
+    });
   });
 }
 
