@@ -43,6 +43,17 @@ class FunctionNet(nn.Cell):
         return deform_conv2d(input, self.offset_conv(input), self.weight, padding=1)
 
 
+class Call(nn.Cell):
+    """deform_conv2d with constants that graph mode sees while it compiles."""
+
+    def __init__(self, **constants) -> None:
+        super().__init__()
+        self.constants = {"padding": 1, **constants}
+
+    def construct(self, input, offset, weight, bias, mask):
+        return deform_conv2d(input, offset, weight, bias, mask=mask, **self.constants)
+
+
 class MeanSquare(nn.Cell):
     """The mean square of a network's output: a loss that needs no label."""
 

@@ -9,8 +9,7 @@ import pytest
 from mindspore import nn
 
 from invalid_calls import INVALID_SHAPES
-from ms_deform import deform_conv2d
-from networks import CHANNELS, LayerNet, MeanSquare, call_tensors, image
+from networks import CHANNELS, Call, LayerNet, MeanSquare, call_tensors, image
 
 pytestmark = [pytest.mark.usefixtures("device", "mode"), pytest.mark.usefixtures("scratch_folder")]
 
@@ -52,15 +51,6 @@ def test_gradients_of_a_compiled_network_take_every_shape(shape):
         input = image(known[0] or batch, size=size if known[1] is None else (7, 9))
         for gradient, expected in zip(dynamic(input), static(input)):
             np.testing.assert_allclose(gradient.asnumpy(), expected.asnumpy(), rtol=1e-5, atol=1e-6)
-
-
-class Call(nn.Cell):
-    def __init__(self, **constants) -> None:
-        super().__init__()
-        self.constants = {"padding": 1, **constants}
-
-    def construct(self, input, offset, weight, bias, mask):
-        return deform_conv2d(input, offset, weight, bias, mask=mask, **self.constants)
 
 
 # MindSpore takes seconds to report an error at run time, so these stand for the rest;

@@ -8,25 +8,13 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
 
 import ms_deform.ops
 from invalid_calls import INVALID_CONSTANTS, INVALID_SHAPES
 from ms_deform import deform_conv2d
-from networks import call_tensors
+from networks import Call, call_tensors
 
 pytestmark = [pytest.mark.usefixtures("device", "mode"), pytest.mark.usefixtures("scratch_folder")]
-
-
-class Call(nn.Cell):
-    """deform_conv2d with constants that graph mode sees while it compiles."""
-
-    def __init__(self, **constants: Any) -> None:
-        super().__init__()
-        self.constants = {"padding": 1, **constants}
-
-    def construct(self, input, offset, weight, bias, mask):
-        return deform_conv2d(input, offset, weight, bias, mask=mask, **self.constants)
 
 
 def call(constants: dict[str, Any], **changed: Any) -> ms.Tensor:

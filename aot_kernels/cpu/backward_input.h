@@ -55,7 +55,8 @@ class BackwardInput {
 
   void Run() {
     if (!g_.use_mask) {
-      StoreZeros<Real>(call_.dtype, 1, call_.grad_mask);
+      const Real zero = 0;
+      StoreValues(call_.dtype, &zero, 1, call_.grad_mask, 0);
     }
     PackWeights();
     ChannelsLastImages<Real> images(g_, threads_);

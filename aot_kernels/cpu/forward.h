@@ -72,7 +72,7 @@ class Forward {
   int64_t GroupWeights() const { return GroupDepth() * padded_outputs_; }
 
   // Each group's weights become a packed matrix with a row for every (tap, channel) and a column
-  // for every output. Reading runs along the weights of kPanel outputs at once.
+  // for every output. Reading runs along the weights of a panel's outputs at once.
   void PackWeights() {
     VisitStorage<Real>(call_.dtype, call_.inputs.weight, [this](const auto* weight) {
       const int64_t outputs = g_.group_out_channels;

@@ -2,13 +2,11 @@
 // The CPU kernels for one instruction set: compiled once for each, with MS_DEFORM_ISA naming it.
 #include "cpu/kernels.h"
 
+#include "common/library_info.h"
 #include "cpu/backward_bias.h"
 #include "cpu/backward_input.h"
 #include "cpu/backward_weight.h"
 #include "cpu/forward.h"
-
-#define MS_DEFORM_TEXT_OF(value) #value
-#define MS_DEFORM_TEXT(value) MS_DEFORM_TEXT_OF(value)
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {

@@ -81,15 +81,6 @@ static void StoreValues(DType dtype, const Real* from, int64_t count, void* to, 
   });
 }
 
-template <typename Real>
-static void StoreZeros(DType dtype, int64_t count, void* to) {
-  VisitStorage<Real>(dtype, to, [=](auto* storage) {
-    for (int64_t i = 0; i < count; ++i) {
-      Store(Real(0), &storage[i]);
-    }
-  });
-}
-
 // A square of this side is moved at a time: its lines of source and target fit the L1 cache.
 constexpr int64_t kTransposeSide = 16;
 

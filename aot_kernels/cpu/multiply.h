@@ -142,14 +142,6 @@ static void Multiply(Strided<Real> a, int64_t rows, PackedRows<Real> b, int64_t 
   }
 }
 
-// Where element [row, column] of a packed matrix of `depth` rows lies.
-template <typename Real>
-static inline int64_t PackedIndex(int64_t row, int64_t column, int64_t depth, int64_t columns) {
-  const int64_t panel = column - column % PanelWidth<Real>();
-  const int64_t width = Minimum(PaddedColumns<Real>(columns) - panel, PanelWidth<Real>());
-  return panel * depth + row * width + (column - panel);
-}
-
 }  // namespace MS_DEFORM_ISA
 }  // namespace ms_deform
 
