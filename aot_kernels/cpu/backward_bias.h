@@ -5,7 +5,8 @@
 #ifndef MS_DEFORM_CPU_BACKWARD_BIAS_H_
 #define MS_DEFORM_CPU_BACKWARD_BIAS_H_
 
-#include "cpu/columns.h"
+#include "cpu/blocks.h"
+#include "cpu/layout.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {

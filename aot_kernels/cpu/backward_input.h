@@ -4,44 +4,29 @@
 //   grad_mask   = sum_i corner weight[i] * dot[i]
 //   grad_offset = mask * slope of the sample, with dot in place of the corner values
 //   grad_input[corner i, c] += mask * corner weight[i] * grad_column[c]
+//
+// The blocks of the images are worked on in waves. Each block's pixels are cut into bands that add
+// to slabs of their own, which are added up in order: the result has the same bits on any number of
+// threads.
+//
+// Scratch: for each block of a wave an image slab, `bands` gradient slabs and, if several blocks
+// share an offset group, its point gradients, together at most kWaveBytes unless a single block
+// needs more; the packed weights; for each thread the columns of a tile and block (kColumnBytes)
+// and its grad_output (kTilePixels x outputs).
 #ifndef MS_DEFORM_CPU_BACKWARD_INPUT_H_
 #define MS_DEFORM_CPU_BACKWARD_INPUT_H_
 
-#include "cpu/blocks.h"
+#include "cpu/plan.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
 // The gradients of a sampling point: offset y, offset x and mask.
 constexpr int64_t kPointGradients = 3;
-
-// dot[i] += grad * corner[i] and target[i] += weight[i] * grad over `count` channels. Targets may
-// be the same address, so each is stored before the next is loaded.
-template <typename Real>
-static inline void GradSample(const Real* const corner[kCorners], const Real weight[kCorners],
-                              const Real* grad, int64_t count, Real* const target[kCorners],
-                              Real dot[kCorners]) {
-  constexpr int kLanes = Lanes<Real>();
-  typename VectorOf<Real, kLanes>::type sum[kCorners] = {};
-  int64_t c = 0;
-  for (; c + kLanes <= count; c += kLanes) {
-    const auto value = LoadVector<Real, kLanes>(grad + c);
-    for (int i = 0; i < kCorners; ++i) {
-      sum[i] += value * LoadVector<Real, kLanes>(corner[i] + c);
-      StoreVector<Real, kLanes>(target[i] + c,
-                                LoadVector<Real, kLanes>(target[i] + c) + weight[i] * value);
-    }
-  }
-  for (int i = 0; i < kCorners; ++i) {
-    dot[i] = SumLanes<Real, kLanes>(sum[i]);
-  }
-  for (; c < count; ++c) {
-    for (int i = 0; i < kCorners; ++i) {
-      dot[i] += grad[c] * corner[i][c];
-      target[i][c] += weight[i] * grad[c];
-    }
-  }
-}
+constexpr int64_t kWaveBytes = 51 << 20;
+// Pieces of work for threads to share, as far as bands can make them.
+constexpr int64_t kPieces = 8;
+constexpr int64_t kMostBands = 4;
 
 template <typename Real>
 class BackwardInput {
@@ -51,96 +36,74 @@ class BackwardInput {
         g_(call.geometry),
         threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
-        weights_(WeightOffset(blocks_.count())) {}
+        slab_size_(blocks_.widest() * SlabPixels(g_)),
+        points_size_(blocks_.split() ? kPointGradients * g_.taps * g_.out_pixels : 0) {
+    const int64_t items = g_.batch * blocks_.count();
+    bands_ = Maximum(1, Minimum(kMostBands, CeilDivide(kPieces, Maximum(1, items))));
+    while (bands_ > 1 && ItemBytes() > kWaveBytes) {
+      --bands_;
+    }
+    const int64_t fitting = Maximum(1, Minimum(items, kWaveBytes / ItemBytes()));
+    wave_ = CeilDivide(items, CeilDivide(items, fitting));
+  }
 
   void Run() {
     if (!g_.use_mask) {
       const Real zero = 0;
       StoreValues(call_.dtype, &zero, 1, call_.grad_mask, 0);
     }
+    if (g_.batch == 0) {
+      return;
+    }
+    const Workspace workspace([this](ArrayPlacer* placer) { Place(placer); });
+    blocks_.Fill();
     PackWeights();
-    ChannelsLastImages<Real> images(g_, threads_);
-    const int64_t partial_size = kPointGradients * g_.taps * g_.out_pixels;
-    const Scratch<Real> partials(Split() ? images.capacity() * blocks_.count() * partial_size : 0);
-    const WorkspaceSizes sizes = MeasureWorkspace();
-    const Scratch<Real> memory(threads_ * sizes.total);
-    for (int64_t image = 0; image < g_.batch; image += images.capacity()) {
-      const int64_t count = Minimum(images.capacity(), g_.batch - image);
-      images.Load(g_, call_.dtype, call_.inputs.input, image, count);
-#pragma omp parallel for num_threads(threads_) schedule(dynamic)
-      for (int64_t index = 0; index < count * blocks_.count(); ++index) {
-        const Workspace workspace =
-            sizes.Divide(memory.data() + omp_get_thread_num() * sizes.total);
-        RunBlock(images.Image(image + index / blocks_.count()), image + index / blocks_.count(),
-                 index % blocks_.count(), partials.data() + index * partial_size, workspace);
-      }
-      if (Split()) {
-        SumPartials(image, count, partials.data());
-      }
+    const int64_t items = g_.batch * blocks_.count();
+    for (int64_t item = 0; item < items; item += wave_) {
+      RunWave(item, Minimum(item + wave_, items));
     }
   }
 
  private:
-  struct Workspace {
-    Real*
-        grad_image;  // [in_pixels + 1, channel of the block]; outside corners write to the last row
-    Real* grad_output;   // [output of the block's groups, kTilePixels]
-    Real* grad_columns;  // [pixel, tap, channel of the block], rows padded
-    Real* member;        // [pixel, tap, channel of one group], rows padded
+  // A block of an image in a wave.
+  struct Item {
+    int64_t image;
+    const ChannelBlock* block;
+    Real* slab;
+    Real* grad_slabs;  // [band]
+    Real* points;      // [tap, kPointGradients, out_pixels], if blocks share an offset group
   };
 
-  struct WorkspaceSizes {
-    int64_t grad_image;
-    int64_t grad_output;
-    int64_t grad_columns;
-    int64_t total;
-
-    Workspace Divide(Real* memory) const {
-      return {memory, memory + grad_image, memory + grad_image + grad_output,
-              memory + grad_image + grad_output + grad_columns};
-    }
-  };
-
-  // Whether several blocks add to the gradients of one offset group.
-  bool Split() const { return blocks_.count() > g_.offset_groups; }
-
-  static int64_t ColumnsRow(const ChannelBlock& block) {
-    return PaddedColumns<Real>(block.block_taps * block.width);
+  int64_t ItemBytes() const {
+    return ((1 + bands_) * slab_size_ + points_size_) * static_cast<int64_t>(sizeof(Real));
   }
 
-  WorkspaceSizes MeasureWorkspace() const {
-    int64_t width = 0, outputs = 0, row = 0;
-    for (int64_t i = 0; i < blocks_.count(); ++i) {
-      width = Maximum(width, blocks_[i].width);
-      outputs = Maximum(outputs, blocks_[i].members * g_.group_out_channels);
-      row = Maximum(row, ColumnsRow(blocks_[i]));
-    }
-    WorkspaceSizes sizes;
-    sizes.grad_image = ThreadShare<Real>((g_.in_pixels + 1) * width);
-    sizes.grad_output = ThreadShare<Real>(outputs * kTilePixels);
-    sizes.grad_columns = ThreadShare<Real>(kTilePixels * row);
-    sizes.total = sizes.grad_image + sizes.grad_output + 2 * sizes.grad_columns;
-    return sizes;
+  void Place(ArrayPlacer* placer) {
+    blocks_.Place(placer);
+    slabs_ = placer->Place<Real>(wave_ * slab_size_);
+    grad_slabs_ = placer->Place<Real>(wave_ * bands_ * slab_size_);
+    // One more: for the sums of an offset group that goes on in the next wave.
+    points_ = placer->Place<Real>((wave_ + 1) * points_size_);
+    weights_ = placer->Place<Real>(blocks_.packed() * g_.taps * g_.group_out_channels);
+    grad_outputs_ = placer->Place<Real>(threads_ * GradOutputSize());
+    grad_columns_ = placer->Place<Real>(threads_ * ColumnsSize());
   }
 
-  // Packed weights of a block: for each run of its taps and each member group a matrix with a row
-  // for every output and a column for every (tap, channel).
-  int64_t MatrixSize(const ChannelBlock& block, int64_t taps) const {
-    return PaddedColumns<Real>(taps * block.member_width) * g_.group_out_channels;
+  int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
+  int64_t ColumnsSize() const { return blocks_.columns() + kBlockChannels; }
+
+  Item ItemAt(int64_t first, int64_t index) const {
+    const int64_t slot = index - first;
+    return {index / blocks_.count(), &blocks_[index % blocks_.count()], slabs_ + slot * slab_size_,
+            grad_slabs_ + slot * bands_ * slab_size_, points_ + slot * points_size_};
   }
 
-  int64_t MatrixOffset(const ChannelBlock& block, int64_t tap, int64_t taps, int64_t member) const {
-    return tap / block.block_taps * block.members * MatrixSize(block, block.block_taps) +
-           member * MatrixSize(block, taps);
-  }
-
-  int64_t WeightOffset(int64_t block_count) const {
-    int64_t offset = 0;
-    for (int64_t i = 0; i < block_count; ++i) {
-      const ChannelBlock& block = blocks_[i];
-      offset += MatrixOffset(block, g_.taps, g_.taps % block.block_taps, block.members);
-    }
-    return offset;
+  // For each member of a block and each tap a packed matrix, with a row for each output of the
+  // group and a column for each column of the member.
+  Real* WeightsOf(const ChannelBlock& block, int64_t member, int64_t tap) const {
+    const int64_t columns = PackedColumns<Real>(block.member_columns);
+    return weights_ + (block.packed_before * g_.taps + (member * g_.taps + tap) * columns) *
+                          g_.group_out_channels;
   }
 
   void PackWeights() {
@@ -148,214 +111,305 @@ class BackwardInput {
 #pragma omp parallel for num_threads(threads_) schedule(dynamic)
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         const ChannelBlock& block = blocks_[index];
-        Real* of_block = weights_.data() + WeightOffset(index);
-        for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
-          const int64_t taps = Minimum(block.block_taps, g_.taps - tap);
-          for (int64_t member = 0; member < block.members; ++member) {
-            PackMatrix(weight, block, tap, taps, member,
-                       of_block + MatrixOffset(block, tap, taps, member));
-          }
+        if (block.parts > 1 || block.width < block.member_columns) {
+          FillZeros(WeightsOf(block, 0, 0), block.packed * g_.taps * g_.group_out_channels);
+        }
+        for (int64_t member = 0; member < block.members; ++member) {
+          VisitRuns(g_, blocks_, block, member,
+                    [&](int64_t channel, int64_t width, int64_t column) {
+                      WithLanes<Real>(width, [&](auto lanes) {
+                        PackRun<lanes>(weight, block, member, channel, width, column);
+                      });
+                    });
         }
       }
     });
   }
 
-  template <typename Storage>
-  void PackMatrix(const Storage* weight, const ChannelBlock& block, int64_t tap, int64_t taps,
-                  int64_t member, Real* matrix) const {
-    const int64_t outputs = g_.group_out_channels;
-    const int64_t columns = taps * block.member_width;
-    const int64_t group = block.group + member;
-    const int64_t first_channel =
-        block.channels.begin + member * block.member_width - group * g_.group_in_channels;
-    for (int64_t panel = 0; panel < columns; panel += PanelWidth<Real>()) {
-      const int64_t width = Minimum(PanelWidth<Real>(), PaddedColumns<Real>(columns) - panel);
-      for (int64_t o = 0; o < outputs; ++o) {
-        const Storage* of_output =
-            weight + ((group * outputs + o) * g_.group_in_channels + first_channel) * g_.taps + tap;
-        Real* to = matrix + panel * outputs + o * width;
-        for (int64_t i = 0; i < width; ++i) {
-          const int64_t t = (panel + i) / block.member_width;
-          const int64_t c = (panel + i) % block.member_width;
-          to[i] = panel + i < columns ? Load(of_output[c * g_.taps + t]) : Real(0);
+  template <int kLanes, typename Storage>
+  void PackRun(const Storage* weight, const ChannelBlock& block, int64_t member, int64_t channel,
+               int64_t width, int64_t column) const {
+    for (int64_t c = 0; c < width; c += kLanes) {
+      const int64_t panel = (column + c) / PanelWidth<Real>() * PanelWidth<Real>();
+      const int64_t panel_width = PackedPanelWidth<Real>(block.member_columns, panel);
+      for (int64_t output = 0; output < g_.group_out_channels; ++output) {
+        const int64_t row = (block.group + member) * g_.group_out_channels + output;
+        const Storage* from = weight + (row * g_.group_in_channels + channel + c) * g_.taps;
+        const int64_t to =
+            panel * g_.group_out_channels + output * panel_width + (column + c - panel);
+        for (int64_t tap = 0; tap < g_.taps; tap += kLanes) {
+          Vector<Real, kLanes> square[kLanes];
+          LoadSquare<kLanes, Real>(from + tap, g_.taps, width - c, g_.taps - tap, square);
+          for (int64_t t = 0; t < Minimum(kLanes, g_.taps - tap); ++t) {
+            StoreVector<Real, kLanes>(WeightsOf(block, member, tap + t) + to, square[t]);
+          }
         }
       }
     }
   }
 
-  void RunBlock(const Real* image, int64_t image_index, int64_t block_index, Real* partial,
-                const Workspace& workspace) const {
-    const ChannelBlock& block = blocks_[block_index];
-    const Real* weights = weights_.data() + WeightOffset(block_index);
-    for (int64_t i = 0; i < (g_.in_pixels + 1) * block.width; ++i) {
-      workspace.grad_image[i] = Real(0);
+  void RunWave(int64_t first, int64_t end) const {
+    const int64_t rows = g_.in_height + 3;
+#pragma omp parallel num_threads(threads_)
+    {
+#pragma omp for schedule(static) collapse(2)
+      for (int64_t index = first; index < end; ++index) {
+        for (int64_t y = -1; y < rows - 1; ++y) {
+          const Item item = ItemAt(first, index);
+          LoadSlabRow(g_, call_.dtype, call_.inputs.input, item.image, blocks_, *item.block, y,
+                      item.slab);
+        }
+      }
+#pragma omp for schedule(dynamic) collapse(2)
+      for (int64_t index = first; index < end; ++index) {
+        for (int64_t band = 0; band < bands_; ++band) {
+          const int64_t thread = omp_get_thread_num();
+          RunBand(ItemAt(first, index), band, grad_outputs_ + thread * GradOutputSize(),
+                  grad_columns_ + thread * ColumnsSize());
+        }
+      }
+#pragma omp for schedule(static) collapse(2)
+      for (int64_t index = first; index < end; ++index) {
+        for (int64_t y = 0; y < g_.in_height; ++y) {
+          StoreGradRow(ItemAt(first, index), y);
+        }
+      }
     }
+    if (blocks_.split()) {
+      SumPoints(first, end);
+    }
+  }
+
+  void RunBand(const Item& item, int64_t band, Real* grad_output, Real* grad_columns) const {
+    const ChannelBlock& block = *item.block;
+    Real* grad_slab = item.grad_slabs + band * slab_size_;
+    FillZeros(grad_slab, block.pitch * SlabPixels(g_));
+    // Columns without a channel stay 0.
+    FillZeros(grad_columns, ColumnsSize());
     const int64_t tiles = TilesPerImage(g_);
-    for (int64_t index = image_index * tiles; index < (image_index + 1) * tiles; ++index) {
-      const Tile tile = TileAt(g_, index);
-      LoadGradOutput(tile, block, workspace.grad_output);
+    Tile tile;
+    for (int64_t i = band * tiles / bands_; i < (band + 1) * tiles / bands_; ++i) {
+      SetTile(g_, item.image * tiles + i, &tile);
+      LoadGradOutput(g_, call_.dtype, call_.grad_output, tile, block, grad_output);
       for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
         const int64_t taps = Minimum(block.block_taps, g_.taps - tap);
-        GradColumns(tile, block, taps, weights + MatrixOffset(block, tap, taps, 0), workspace);
         for (int64_t t = 0; t < taps; ++t) {
-          RunTap(image, tile, block, tap + t, workspace.grad_columns + t * block.width,
-                 workspace.grad_image, partial);
+          Real* of_tap = grad_columns + t * kTilePixels * block.pitch;
+          GradColumns(tile, block, tap + t, grad_output, of_tap);
+          for (int64_t part = 0; part < block.parts; ++part) {
+            RunTap(tile, item, blocks_.PartsOf(block)[part], tap + t, grad_slab, of_tap);
+          }
         }
       }
     }
-    StoreTransposed(
-        call_.dtype, workspace.grad_image, block.width, g_.in_pixels, block.width, call_.grad_input,
-        (image_index * g_.in_channels + block.channels.begin) * g_.in_pixels, g_.in_pixels);
   }
 
-  void LoadGradOutput(const Tile& tile, const ChannelBlock& block, Real* grad_output) const {
-    const int64_t outputs = block.members * g_.group_out_channels;
-    const int64_t first = tile.image * g_.out_channels + block.group * g_.group_out_channels;
-    for (int64_t o = 0; o < outputs; ++o) {
-      LoadValues(call_.dtype, call_.grad_output, (first + o) * g_.out_pixels + tile.first,
-                 tile.pixels, grad_output + o * kTilePixels);
-    }
-  }
-
-  // grad_columns[pixel, tap, channel] of `taps` taps, whose packed weights are given.
-  void GradColumns(const Tile& tile, const ChannelBlock& block, int64_t taps, const Real* weights,
-                   const Workspace& workspace) const {
+  // grad_columns[pixel, column] of one tap.
+  void GradColumns(const Tile& tile, const ChannelBlock& block, int64_t tap,
+                   const Real* grad_output, Real* grad_columns) const {
     const int64_t outputs = g_.group_out_channels;
-    const int64_t columns = taps * block.member_width;
-    const int64_t row = ColumnsRow(block);
-    Real* product = block.members == 1 ? workspace.grad_columns : workspace.member;
     for (int64_t member = 0; member < block.members; ++member) {
-      for (int64_t i = 0; i < tile.pixels * row; ++i) {
-        product[i] = Real(0);
-      }
-      const Strided<Real> a = {workspace.grad_output + member * outputs * kTilePixels, 1,
-                               kTilePixels};
-      const PackedRows<Real> b = {weights + member * MatrixSize(block, taps), outputs, 0, outputs};
-      Multiply(a, tile.pixels, b, columns, product, row);
-      if (block.members > 1) {
-        PlaceMember(tile, block, taps, member, workspace);
-      }
+      const Factor<Real> a = {grad_output + member * outputs * kTilePixels, 1, outputs,
+                              kTilePixels};
+      MultiplyPacked(a, tile.pixels, WeightsOf(block, member, tap), outputs, 0,
+                     block.member_columns,
+                     Rows<Real>{grad_columns + member * block.member_columns, block.pitch}, false);
     }
   }
 
-  // Moves one group's grad_columns to its channels in the block.
-  void PlaceMember(const Tile& tile, const ChannelBlock& block, int64_t taps, int64_t member,
-                   const Workspace& workspace) const {
-    const int64_t row = ColumnsRow(block);
-    for (int64_t p = 0; p < tile.pixels; ++p) {
-      for (int64_t t = 0; t < taps; ++t) {
-        const Real* from = workspace.member + p * row + t * block.member_width;
-        Real* to = workspace.grad_columns + p * row + t * block.width + member * block.member_width;
-        for (int64_t c = 0; c < block.member_width; ++c) {
-          to[c] = from[c];
-        }
-      }
-    }
-  }
-
-  // Point gradients of one tap over a tile, and its share of grad_image.
-  void RunTap(const Real* image, const Tile& tile, const ChannelBlock& block, int64_t tap,
-              const Real* grad_columns, Real* grad_image, Real* partial) const {
-    SamplePoint<Real> points[kTilePixels];
-    Real mask[kTilePixels];
+  // Point gradients of one tap and part over a tile, and its share of the gradient slab.
+  void RunTap(const Tile& tile, const Item& item, const Part& part, int64_t tap, Real* grad_slab,
+              const Real* grad_columns) const {
+    TapPoints<Real> points;
+    TapSamples<Real> samples;
+    Real dots[kCorners][kTilePixels];
     Real gradients[kPointGradients][kTilePixels];
-    LocateTile(g_, call_.dtype, call_.inputs, tile, block.offset_group, tap, points, mask);
+    LocateTap(g_, call_.dtype, call_.inputs, tile, part.offset_group, tap, &points);
+    FoldTap(g_, tile, points, &samples);
+    const int64_t of_part = part.column * SlabPixels(g_);
+    WithPitch<Real>(part.pitch, [&](auto pitch) {
+      const int64_t row = SlabWidth(g_) * pitch;
+      const SlabRows<const Real, pitch> image = {item.slab + of_part, row};
+      const SlabRows<Real, pitch> grad_image = {grad_slab + of_part, row};
+      ScatterTap(tile, points, samples, image, grad_columns + part.column, item.block->pitch,
+                 grad_image, dots);
+    });
+    GradPoints(tile, points, dots, gradients);
+    if (part.width == g_.offset_group_channels) {
+      StorePoints(tile.image, tile.first, tile.pixels, part.offset_group, tap, gradients);
+      return;
+    }
+    for (int64_t i = 0; i < kPointGradients; ++i) {
+      Real* to = item.points + (tap * kPointGradients + i) * g_.out_pixels + tile.first;
+      for (int64_t p = 0; p < tile.pixels; ++p) {
+        to[p] = gradients[i][p];
+      }
+    }
+  }
+
+  // dots[i] = grad_column * corner i of the image, and corner i of grad_image += weight[i] *
+  // grad_column, for each pixel.
+  template <int kPitch>
+  static void ScatterTap(const Tile& tile, const TapPoints<Real>& points,
+                         const TapSamples<Real>& samples, SlabRows<const Real, kPitch> image,
+                         const Real* grad_columns, int64_t columns_row,
+                         SlabRows<Real, kPitch> grad_image, Real dots[kCorners][kTilePixels]) {
+    constexpr int kLanes = LanesOfPitch<Real>(kPitch);
+    static_assert(kTilePixels % kLanes == 0, "dots are written a vector at a time");
+    for (int64_t first = 0; first < tile.pixels; first += kLanes) {
+      Vector<Real, kLanes> dot[kCorners][kLanes] = {};
+      for (int64_t p = first; p < Minimum(first + kLanes, tile.pixels); ++p) {
+        const Real weight[kCorners] = {samples.weight[0][p], samples.weight[1][p],
+                                       samples.weight[2][p], samples.weight[3][p]};
+        const Real* grad_column = grad_columns + p * columns_row;
+        const Real* corner[kCorners];
+        Real* target[kCorners];
+        for (int i = 0; i < kCorners; ++i) {
+          corner[i] = image.Corner(points.pixel[p], i);
+          target[i] = grad_image.Corner(samples.pixel[p], i);
+        }
+        Vector<Real, kLanes> sum[kCorners] = {};
+#pragma GCC unroll 4
+        for (int c = 0; c < kPitch; c += kLanes) {
+          const auto grad = LoadVector<Real, kLanes>(grad_column + c);
+          Vector<Real, kLanes> value[kCorners];
+          for (int i = 0; i < kCorners; ++i) {
+            sum[i] += grad * LoadVector<Real, kLanes>(corner[i] + c);
+            value[i] = LoadVector<Real, kLanes>(target[i] + c) + weight[i] * grad;
+          }
+          for (int i = 0; i < kCorners; ++i) {
+            StoreVector<Real, kLanes>(target[i] + c, value[i]);
+          }
+        }
+        for (int i = 0; i < kCorners; ++i) {
+          dot[i][p - first] = sum[i];
+        }
+      }
+      for (int i = 0; i < kCorners; ++i) {
+        StoreVector<Real, kLanes>(dots[i] + first, SumRows<Real, kLanes>(dot[i]));
+      }
+    }
+  }
+
+  static void GradPoints(const Tile& tile, const TapPoints<Real>& points,
+                         const Real dots[kCorners][kTilePixels],
+                         Real gradients[kPointGradients][kTilePixels]) {
     for (int64_t p = 0; p < tile.pixels; ++p) {
-      Real dot[kCorners];
-      ScatterSample(image + block.channels.begin, points[p], mask[p],
-                    grad_columns + p * ColumnsRow(block), block.width, grad_image, dot);
+      const Real dot[kCorners] = {dots[0][p], dots[1][p], dots[2][p], dots[3][p]};
       Real slope_y, slope_x, weight[kCorners];
-      SampleSlopes(points[p], dot, &slope_y, &slope_x);
-      CornerWeights(points[p], weight);
-      gradients[0][p] = mask[p] * slope_y;
-      gradients[1][p] = mask[p] * slope_x;
-      gradients[2][p] = points[p].inside ? weight[0] * dot[0] + weight[1] * dot[1] +
-                                               weight[2] * dot[2] + weight[3] * dot[3]
-                                         : Real(0);
-    }
-    if (Split()) {
-      for (int64_t i = 0; i < kPointGradients; ++i) {
-        Real* to = partial + (tap * kPointGradients + i) * g_.out_pixels + tile.first;
-        for (int64_t p = 0; p < tile.pixels; ++p) {
-          to[p] = gradients[i][p];
-        }
-      }
-    } else {
-      StorePointGradients(tile, block.offset_group, tap, gradients[0], gradients[1], gradients[2]);
+      SampleSlopes(points.fraction_y[p], points.fraction_x[p], dot, &slope_y, &slope_x);
+      CornerWeights(points.fraction_y[p], points.fraction_x[p], weight);
+      const Real value =
+          weight[0] * dot[0] + weight[1] * dot[1] + weight[2] * dot[2] + weight[3] * dot[3];
+      gradients[0][p] = points.mask[p] * slope_y;
+      gradients[1][p] = points.mask[p] * slope_x;
+      gradients[2][p] = points.inside[p] ? value : Real(0);
     }
   }
 
-  void ScatterSample(const Real* image, const SamplePoint<Real>& point, Real mask,
-                     const Real* grad_column, int64_t width, Real* grad_image,
-                     Real dot[kCorners]) const {
-    const ColumnSample<Real> sample = FoldSample(g_, point, mask);
-    const Real* corner[kCorners];
-    Real* target[kCorners];
-    for (int i = 0; i < kCorners; ++i) {
-      const bool exists = point.corner[i] != kOutsideCorner;
-      corner[i] = image + (exists ? point.corner[i] : g_.in_pixels) * g_.in_channels;
-      target[i] = grad_image + (exists && point.inside ? point.corner[i] : g_.in_pixels) * width;
-    }
-    GradSample(corner, sample.weight, grad_column, width, target, dot);
-  }
-
-  void StorePointGradients(const Tile& tile, int64_t offset_group, int64_t tap, const Real* grad_y,
-                           const Real* grad_x, const Real* grad_mask) const {
-    const int64_t channel = (tile.image * g_.offset_groups + offset_group) * g_.taps + tap;
-    StoreValues(call_.dtype, grad_y, tile.pixels, call_.grad_offset,
-                2 * channel * g_.out_pixels + tile.first);
-    StoreValues(call_.dtype, grad_x, tile.pixels, call_.grad_offset,
-                (2 * channel + 1) * g_.out_pixels + tile.first);
+  void StorePoints(int64_t image, int64_t first, int64_t count, int64_t offset_group, int64_t tap,
+                   const Real gradients[kPointGradients][kTilePixels]) const {
+    const int64_t channel = (image * g_.offset_groups + offset_group) * g_.taps + tap;
+    StoreValues(call_.dtype, gradients[0], count, call_.grad_offset,
+                2 * channel * g_.out_pixels + first);
+    StoreValues(call_.dtype, gradients[1], count, call_.grad_offset,
+                (2 * channel + 1) * g_.out_pixels + first);
     if (g_.use_mask) {
-      StoreValues(call_.dtype, grad_mask, tile.pixels, call_.grad_mask,
-                  channel * g_.out_pixels + tile.first);
+      StoreValues(call_.dtype, gradients[2], count, call_.grad_mask,
+                  channel * g_.out_pixels + first);
     }
   }
 
-  // Adds the blocks of each offset group, in their order. `partials` is
-  // [image of the pass, block, tap, point gradient, out_pixels].
-  void SumPartials(int64_t first_image, int64_t images, const Real* partials) const {
-#pragma omp parallel for num_threads(threads_) collapse(2) schedule(static)
-    for (int64_t image = 0; image < images; ++image) {
-      for (int64_t tap = 0; tap < g_.taps; ++tap) {
-        for (int64_t block = 0; block < blocks_.count();) {
-          const int64_t group = blocks_[block].offset_group;
-          int64_t end = block;
-          while (end < blocks_.count() && blocks_[end].offset_group == group) {
-            ++end;
-          }
-          SumTap(first_image + image, group, tap,
-                 partials +
-                     (image * blocks_.count() + block) * g_.taps * kPointGradients * g_.out_pixels,
-                 end - block);
-          block = end;
+  // Adds up the bands of one row of grad_input.
+  void StoreGradRow(const Item& item, int64_t y) const {
+    for (int64_t i = 0; i < item.block->parts; ++i) {
+      const Part& part = blocks_.PartsOf(*item.block)[i];
+      Real* row = item.grad_slabs + part.column * SlabPixels(g_) + SlabPixel(g_, y, 0) * part.pitch;
+      for (int64_t band = 1; band < bands_; ++band) {
+        const Real* of_band = row + band * slab_size_;
+        for (int64_t j = 0; j < g_.in_width * part.pitch; ++j) {
+          row[j] += of_band[j];
         }
       }
+      const int64_t first = (item.image * g_.in_channels + part.channel) * g_.in_pixels;
+      VisitStorage<Real>(call_.dtype, call_.grad_input, [&](auto* grad_input) {
+        WithLanes<Real>(part.pitch, [&](auto lanes) {
+          StoreTransposed<lanes>(row, part.pitch, g_.in_width, part.width,
+                                 static_cast<const Real*>(nullptr),
+                                 grad_input + first + y * g_.in_width, g_.in_pixels);
+        });
+      });
     }
   }
 
-  void SumTap(int64_t image, int64_t offset_group, int64_t tap, const Real* partials,
-              int64_t blocks) const {
-    for (int64_t first = 0; first < g_.out_pixels; first += kTilePixels) {
-      const Tile tile = {image, first, Minimum(kTilePixels, g_.out_pixels - first)};
-      Real gradients[kPointGradients][kTilePixels] = {};
-      for (int64_t block = 0; block < blocks; ++block) {
-        const Real* of_tap = partials + (block * g_.taps + tap) * kPointGradients * g_.out_pixels;
+  // Adds up the point gradients of blocks that share an offset group, in the order of the blocks.
+  void SumPoints(int64_t first, int64_t end) const {
+    for (int64_t begin = first; begin < end;) {
+      const Item item = ItemAt(first, begin);
+      const int64_t offset_group = item.block->channel / g_.offset_group_channels;
+      const int64_t group_end = (offset_group + 1) * g_.offset_group_channels;
+      int64_t last = begin;
+      while (last + 1 < end &&
+             blocks_[last % blocks_.count()].channel + blocks_[last % blocks_.count()].width <
+                 group_end) {
+        ++last;
+      }
+      const ChannelBlock& last_block = blocks_[last % blocks_.count()];
+      if (item.block->parts == 1 && item.block->width < g_.offset_group_channels) {
+        const bool continues = item.block->channel % g_.offset_group_channels != 0;
+        const bool ends = last_block.channel + last_block.width == group_end;
+        SumBlocks(item, last - begin + 1, offset_group, continues, ends);
+      }
+      begin = last + 1;
+    }
+  }
+
+  // The point gradients of `count` blocks from `item` on, after those that earlier waves carried
+  // over; they are stored if the offset group ends here, and carried over otherwise.
+  void SumBlocks(const Item& item, int64_t count, int64_t offset_group, bool continues,
+                 bool ends) const {
+    Real* carried = points_ + wave_ * points_size_;
+    const int64_t tiles = CeilDivide(g_.out_pixels, kTilePixels);
+#pragma omp parallel for num_threads(threads_) schedule(static) collapse(2)
+    for (int64_t tap = 0; tap < g_.taps; ++tap) {
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        const int64_t first = tile * kTilePixels;
+        const int64_t pixels = Minimum(kTilePixels, g_.out_pixels - first);
+        Real sums[kPointGradients][kTilePixels];
         for (int64_t i = 0; i < kPointGradients; ++i) {
-          for (int64_t p = 0; p < tile.pixels; ++p) {
-            gradients[i][p] += of_tap[i * g_.out_pixels + first + p];
+          const int64_t offset = (tap * kPointGradients + i) * g_.out_pixels + first;
+          for (int64_t p = 0; p < pixels; ++p) {
+            Real sum = continues ? carried[offset + p] : Real(0);
+            for (int64_t block = 0; block < count; ++block) {
+              sum += item.points[block * points_size_ + offset + p];
+            }
+            sums[i][p] = sum;
+          }
+          for (int64_t p = 0; p < (ends ? 0 : pixels); ++p) {
+            carried[offset + p] = sums[i][p];
           }
         }
+        if (ends) {
+          StorePoints(item.image, first, pixels, offset_group, tap, sums);
+        }
       }
-      StorePointGradients(tile, offset_group, tap, gradients[0], gradients[1], gradients[2]);
     }
   }
 
   const BackwardInputCall& call_;
   const Geometry& g_;
   int threads_;
-  ChannelBlocks blocks_;
-  Scratch<Real> weights_;
+  ChannelBlocks<Real> blocks_;
+  int64_t slab_size_;
+  int64_t points_size_;
+  int64_t bands_;
+  int64_t wave_;  // blocks of images worked on at a time
+  Real* slabs_ = nullptr;
+  Real* grad_slabs_ = nullptr;
+  Real* points_ = nullptr;
+  Real* weights_ = nullptr;
+  Real* grad_outputs_ = nullptr;  // [thread], each [output of the block's groups, kTilePixels]
+  Real* grad_columns_ = nullptr;  // [thread], each [tap of the block, pixel, column]
 };
 
 }  // namespace MS_DEFORM_ISA

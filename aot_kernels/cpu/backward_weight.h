@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // grad_weight[o, c, t] = sum over images and pixels of grad_output[o, p] * column[p, t, c]
+//
+// The tiles are split into ranges with sums of their own, which are added up in order: the result
+// has the same bits on any number of threads.
+//
+// Scratch: channels-last copies of a pass of images, the sums (kMostSplits times the weights at
+// most), and for each thread the columns of a tile and block (kColumnBytes) and its grad_output
+// (kTilePixels x outputs).
 #ifndef MS_DEFORM_CPU_BACKWARD_WEIGHT_H_
 #define MS_DEFORM_CPU_BACKWARD_WEIGHT_H_
 
-#include "cpu/blocks.h"
+#include "cpu/plan.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
-// Pieces of work, at least, where there are enough tiles: the tiles are split into as many ranges
-// as make the channel blocks this many, each range with sums of its own.
-constexpr int64_t kWeightItems = 16;
+// Pieces of work, one for each block and range of tiles, for threads to share.
+constexpr int64_t kMostSplits = 8;
 
 template <typename Real>
 class BackwardWeight {
@@ -20,178 +26,151 @@ class BackwardWeight {
         g_(call.geometry),
         threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
-        padded_outputs_(PaddedColumns<Real>(g_.group_out_channels)),
+        images_(g_, blocks_, threads_),
         tiles_(g_.batch * TilesPerImage(g_)),
-        splits_(Maximum(1, Minimum(tiles_, CeilDivide(kWeightItems, blocks_.count())))),
-        split_size_(g_.taps * g_.in_channels * padded_outputs_),
-        sums_(splits_ * split_size_) {}
+        splits_(Minimum(tiles_, CeilDivide(kMostSplits, blocks_.count()))),
+        split_size_(blocks_.packed() * g_.taps * g_.group_out_channels),
+        sampler_(g_, call.dtype, call.inputs) {}
 
   void Run() {
-    ChannelsLastImages<Real> images(g_, threads_);
-    const WorkspaceSizes sizes = MeasureWorkspace();
-    const Scratch<Real> memory(threads_ * sizes.total);
-    const Scratch<ColumnSample<Real>> samples(threads_ * sizes.samples);
-    const int64_t items = splits_ * blocks_.count();
-#pragma omp parallel for num_threads(threads_) schedule(static)
-    for (int64_t item = 0; item < items; ++item) {
-      StartSums(item);
+    if (tiles_ == 0) {
+      StoreZeros();
+      return;
     }
-    for (int64_t image = 0; image < g_.batch; image += images.capacity()) {
-      const int64_t count = Minimum(images.capacity(), g_.batch - image);
-      images.Load(g_, call_.dtype, call_.inputs.input, image, count);
-#pragma omp parallel for num_threads(threads_) schedule(dynamic)
-      for (int64_t item = 0; item < items; ++item) {
-        const int64_t thread = omp_get_thread_num();
-        Real* of_thread = memory.data() + thread * sizes.total;
-        const Workspace workspace = {TilePlan<Real>(samples.data() + thread * sizes.samples),
-                                     of_thread, of_thread + sizes.columns};
-        RunItem(images, item, image, image + count, workspace);
+    const Workspace workspace([this](ArrayPlacer* placer) { Place(placer); });
+    blocks_.Fill();
+    for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
+      const int64_t count = Minimum(images_.capacity(), g_.batch - image);
+      images_.Load(call_.dtype, call_.inputs.input, image, count);
+#pragma omp parallel for num_threads(threads_) schedule(dynamic) collapse(2)
+      for (int64_t index = 0; index < blocks_.count(); ++index) {
+        for (int64_t split = 0; split < splits_; ++split) {
+          const int64_t thread = omp_get_thread_num();
+          RunSplit(blocks_[index], split, image, image + count,
+                   grad_outputs_ + thread * GradOutputSize(), columns_ + thread * ColumnsSize());
+        }
       }
     }
     SumSplits();
+    StoreSums();
   }
 
  private:
-  struct Workspace {
-    TilePlan<Real> plan;
-    Real* columns;      // [pixel, tap, channel of the block]
-    Real* grad_output;  // one group: packed [pixel][output]
-  };
+  int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
+  // Reading whole vectors past a row's end needs one more.
+  int64_t ColumnsSize() const { return blocks_.columns() + kBlockChannels; }
 
-  struct WorkspaceSizes {
-    int64_t samples;
-    int64_t columns;
-    int64_t total;
-  };
-
-  WorkspaceSizes MeasureWorkspace() const {
-    WorkspaceSizes sizes = {0, 0, 0};
-    for (int64_t i = 0; i < blocks_.count(); ++i) {
-      const ChannelBlock& block = blocks_[i];
-      sizes.samples =
-          Maximum(sizes.samples, TilePlan<Real>::Samples(g_, block.block_taps, block.width));
-      sizes.columns =
-          Maximum(sizes.columns, ThreadShare<Real>(kTilePixels * block.block_taps * block.width));
-    }
-    sizes.total = sizes.columns + ThreadShare<Real>(kTilePixels * padded_outputs_);
-    return sizes;
+  void Place(ArrayPlacer* placer) {
+    blocks_.Place(placer);
+    images_.Place(placer);
+    sums_ = placer->Place<Real>(splits_ * split_size_);
+    grad_outputs_ = placer->Place<Real>(threads_ * GradOutputSize());
+    columns_ = placer->Place<Real>(threads_ * ColumnsSize());
   }
 
-  // [tap, channel of the group in the block, padded output] of a member group, in one split.
-  Real* Sums(int64_t split, const ChannelBlock& block, int64_t member) const {
-    const int64_t channel = block.channels.begin + member * block.member_width;
-    return sums_.data() + split * split_size_ + channel * g_.taps * padded_outputs_;
+  void StoreZeros() const {
+    const Real zero = 0;
+    for (int64_t i = 0; i < g_.out_channels * g_.group_in_channels * g_.taps; ++i) {
+      StoreValues(call_.dtype, &zero, 1, call_.grad_weight, i);
+    }
   }
 
-  void StartSums(int64_t item) const {
-    const ChannelBlock& block = blocks_[item % blocks_.count()];
-    Real* sums = Sums(item / blocks_.count(), block, 0);
-    for (int64_t i = 0; i < block.width * g_.taps * padded_outputs_; ++i) {
-      sums[i] = Real(0);
-    }
+  // [output, padded column] of a member group and tap.
+  Real* SumsOf(int64_t split, const ChannelBlock& block, int64_t member, int64_t tap) const {
+    const int64_t columns = PackedColumns<Real>(block.member_columns);
+    return sums_ + split * split_size_ +
+           (block.packed_before * g_.taps + (member * g_.taps + tap) * columns) *
+               g_.group_out_channels;
   }
 
   // The share of one split and block in the images from `image` to `image_end`.
-  void RunItem(const ChannelsLastImages<Real>& images, int64_t item, int64_t image,
-               int64_t image_end, Workspace workspace) const {
-    const ChannelBlock& block = blocks_[item % blocks_.count()];
-    const int64_t split = item / blocks_.count();
+  void RunSplit(const ChannelBlock& block, int64_t split, int64_t image, int64_t image_end,
+                Real* grad_output, Real* columns) const {
     const int64_t tiles = TilesPerImage(g_);
-    const int64_t begin = Maximum(split * tiles_ / splits_, image * tiles);
+    const int64_t first = split * tiles_ / splits_;
     const int64_t end = Minimum((split + 1) * tiles_ / splits_, image_end * tiles);
-    for (int64_t index = begin; index < end; ++index) {
-      const Tile tile = TileAt(g_, index);
-      workspace.plan.Forget();
+    Tile tile;
+    for (int64_t index = Maximum(first, image * tiles); index < end; ++index) {
+      SetTile(g_, index, &tile);
+      LoadGradOutput(g_, call_.dtype, call_.grad_output, tile, block, grad_output);
       for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
         const int64_t taps = Minimum(block.block_taps, g_.taps - tap);
-        workspace.plan.Locate(g_, call_.dtype, call_.inputs, tile, tap, taps, block.channels);
-        workspace.plan.Sample(g_, images.Image(tile.image), tile, block.channels,
-                              workspace.columns);
-        for (int64_t member = 0; member < block.members; ++member) {
-          PackGradOutput(tile, block.group + member, workspace.grad_output);
-          MultiplyMember(tile, block, tap, taps, member, workspace, Sums(split, block, member));
+        sampler_.Run(tile, blocks_, block, tap, taps, images_.Slab(tile.image, block), columns);
+        for (int64_t t = 0; t < taps; ++t) {
+          MultiplyTap(tile, block, split, tap + t, grad_output,
+                      columns + t * kTilePixels * block.pitch, index > first);
         }
       }
     }
   }
 
-  void PackGradOutput(const Tile& tile, int64_t group, Real* packed) const {
+  void MultiplyTap(const Tile& tile, const ChannelBlock& block, int64_t split, int64_t tap,
+                   const Real* grad_output, const Real* columns, bool accumulate) const {
     const int64_t outputs = g_.group_out_channels;
-    const int64_t channel = tile.image * g_.out_channels + group * outputs;
-    for (int64_t panel = 0; panel < outputs; panel += PanelWidth<Real>()) {
-      const int64_t width = Minimum(PanelWidth<Real>(), padded_outputs_ - panel);
-      const int64_t present = Minimum(width, outputs - panel);
-      Real* to = packed + panel * tile.pixels;
-      LoadTransposed(call_.dtype, call_.grad_output, (channel + panel) * g_.out_pixels + tile.first,
-                     g_.out_pixels, present, tile.pixels, to, width);
-      for (int64_t p = 0; p < tile.pixels; ++p) {
-        for (int64_t o = present; o < width; ++o) {
-          to[p * width + o] = Real(0);
-        }
-      }
+    for (int64_t member = 0; member < block.members; ++member) {
+      const Factor<Real> a = {grad_output + member * outputs * kTilePixels, kTilePixels,
+                              tile.pixels};
+      Multiply(
+          a, outputs, Rows<const Real>{columns + member * block.member_columns, block.pitch},
+          block.member_columns,
+          Rows<Real>{SumsOf(split, block, member, tap), PackedColumns<Real>(block.member_columns)},
+          accumulate);
     }
   }
 
-  void MultiplyMember(const Tile& tile, const ChannelBlock& block, int64_t tap, int64_t taps,
-                      int64_t member, const Workspace& workspace, Real* sums) const {
-    const PackedRows<Real> b = {workspace.grad_output, tile.pixels, 0, tile.pixels};
-    const int64_t columns_row = taps * block.width;
-    // A single group's rows (tap, channel) lie in one run, several groups' in one run a tap.
-    const int64_t runs = block.members == 1 ? 1 : taps;
-    const int64_t rows = taps / runs * block.member_width;
-    for (int64_t run = 0; run < runs; ++run) {
-      const Strided<Real> a = {workspace.columns + run * block.width + member * block.member_width,
-                               1, columns_row};
-      Multiply(a, rows, b, g_.group_out_channels,
-               sums + (tap + run) * block.member_width * padded_outputs_, padded_outputs_);
-    }
-  }
-
-  // Adds the splits in their order and brings the sums into the weight's layout.
   void SumSplits() const {
+#pragma omp parallel for num_threads(threads_) schedule(static)
+    for (int64_t i = 0; i < split_size_; ++i) {
+      Real sum = sums_[i];
+      for (int64_t split = 1; split < splits_; ++split) {
+        sum += sums_[split * split_size_ + i];
+      }
+      sums_[i] = sum;
+    }
+  }
+
+  void StoreSums() const {
     VisitStorage<Real>(call_.dtype, call_.grad_weight, [this](auto* grad_weight) {
 #pragma omp parallel for num_threads(threads_) schedule(dynamic)
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         const ChannelBlock& block = blocks_[index];
         for (int64_t member = 0; member < block.members; ++member) {
-          SumMember(block, member, grad_weight);
+          VisitRuns(g_, blocks_, block, member,
+                    [&](int64_t channel, int64_t width, int64_t column) {
+                      StoreRun(block, member, channel, width, column, grad_weight);
+                    });
         }
       }
     });
   }
 
   template <typename Storage>
-  void SumMember(const ChannelBlock& block, int64_t member, Storage* grad_weight) const {
-    const int64_t group = block.group + member;
-    const int64_t first_channel =
-        block.channels.begin + member * block.member_width - group * g_.group_in_channels;
-    const Real* of_first_split = Sums(0, block, member);
-    for (int64_t o = 0; o < g_.group_out_channels; ++o) {
-      Storage* of_output =
-          grad_weight +
-          ((group * g_.group_out_channels + o) * g_.group_in_channels + first_channel) * g_.taps;
-      for (int64_t c = 0; c < block.member_width; ++c) {
-        for (int64_t tap = 0; tap < g_.taps; ++tap) {
-          const Real* sums = of_first_split + (tap * block.member_width + c) * padded_outputs_ + o;
-          Real sum = sums[0];
-          for (int64_t split = 1; split < splits_; ++split) {
-            sum += sums[split * split_size_];
-          }
-          Store(sum, &of_output[c * g_.taps + tap]);
-        }
-      }
+  void StoreRun(const ChannelBlock& block, int64_t member, int64_t channel, int64_t width,
+                int64_t column, Storage* grad_weight) const {
+    const int64_t row = PackedColumns<Real>(block.member_columns);
+    for (int64_t output = 0; output < g_.group_out_channels; ++output) {
+      const int64_t of_output = (block.group + member) * g_.group_out_channels + output;
+      const Real* from = SumsOf(0, block, member, 0) + output * row + column;
+      Storage* to = grad_weight + (of_output * g_.group_in_channels + channel) * g_.taps;
+      WithLanes<Real>(width, [&](auto lanes) {
+        StoreTransposed<lanes>(from, g_.group_out_channels * row, g_.taps, width,
+                               static_cast<const Real*>(nullptr), to, g_.taps);
+      });
     }
   }
 
   const BackwardWeightCall& call_;
   const Geometry& g_;
   int threads_;
-  ChannelBlocks blocks_;
-  int64_t padded_outputs_;  // of a group
-  int64_t tiles_;           // of all images
+  ChannelBlocks<Real> blocks_;
+  ImageSlabs<Real> images_;
+  int64_t tiles_;  // of all images
   int64_t splits_;
   int64_t split_size_;  // elements of the sums of one split
-  Scratch<Real> sums_;
+  Sampler<Real> sampler_;
+  Real* sums_ = nullptr;          // [split, block, member, tap], each [output, padded column]
+  Real* grad_outputs_ = nullptr;  // [thread], each [output of the block's groups, kTilePixels]
+  Real* columns_ = nullptr;       // [thread], each [tap of the block, pixel, column]
 };
 
 }  // namespace MS_DEFORM_ISA

@@ -1,72 +1,240 @@
 // SPDX-License-Identifier: Apache-2.0
-// The channel blocks that the backward kernels share out between threads. How work is cut depends
-// on the geometry alone, never on the number of threads: sums keep their order, and results their
-// bits.
+// How the kernels cut the work: channels into blocks, output pixels into tiles. It depends on the
+// geometry alone, never on the number of threads: sums keep their order, and results their bits.
 #ifndef MS_DEFORM_CPU_BLOCKS_H_
 #define MS_DEFORM_CPU_BLOCKS_H_
 
-#include "cpu/columns.h"
+#include <omp.h>
+
+#include "cpu/kernels.h"
+#include "cpu/multiply.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
-// Wide enough to fill a panel with one tap, narrow enough to give every thread a block.
+// Channels of a block: a panel's width, so that one tap of a block is one panel of a product.
 constexpr int64_t kBlockChannels = 64;
-// Outputs of a block's groups: a tile of their gradients, kTilePixels wide, must stay in L2.
-constexpr int64_t kBlockOutputs = 1024;
-// Columns of a block (taps * channels) that are worked on together, kTilePixels high, in L2.
-constexpr int64_t kBlockColumns = 1024;
+// Bytes of a tile's columns that are worked on together: a part of L2, beside the weights.
+constexpr int64_t kColumnBytes = 256 << 10;
+// Pixels of a tile at most: a multiple of the rows of a product's block, and enough to read a panel
+// of weights once for many of them.
+constexpr int64_t kTilePixels = 96;
+// Tiles at least, where pixels allow, so that threads end at the same time.
+constexpr int64_t kTiles = 32;
 
-// Channels of one offset group: whole groups, or a part of one.
-struct ChannelBlock {
-  Channels channels;
-  int64_t width;  // channels.end - channels.begin
+// Consecutive channels of one offset group. Columns and image slabs hold them in `pitch` places,
+// the channels first, then zeros.
+struct Part {
+  int64_t channel;
+  int64_t width;
   int64_t offset_group;
-  int64_t group;         // the first group
-  int64_t members;       // number of groups
-  int64_t member_width;  // channels of each of them in this block
-  int64_t block_taps;    // taps worked on together
+  int64_t pitch;
+  int64_t column;  // its place in a row of its block's columns
 };
 
-static inline ChannelBlock BlockAt(const Geometry& g, int64_t begin) {
-  ChannelBlock block;
-  block.offset_group = begin / g.offset_group_channels;
-  block.group = begin / g.group_in_channels;
-  const int64_t end = (block.offset_group + 1) * g.offset_group_channels;
-  const int64_t groups_left = (end - begin) / g.group_in_channels;
-  const int64_t groups_fitting = Minimum(kBlockChannels / g.group_in_channels,
-                                         kBlockOutputs / Maximum(1, g.group_out_channels));
-  if (begin % g.group_in_channels == 0 && Minimum(groups_left, groups_fitting) > 0) {
-    block.members = Minimum(groups_left, groups_fitting);
-    block.member_width = g.group_in_channels;
-  } else {
-    const int64_t group_end = (block.group + 1) * g.group_in_channels;
-    block.members = 1;
-    block.member_width = Minimum(kBlockChannels, Minimum(end, group_end) - begin);
+// Consecutive channels that are multiplied together: one part of one group, or several whole offset
+// groups of one group (several parts), or several whole groups of one offset group (several
+// members).
+struct ChannelBlock {
+  int64_t channel;
+  int64_t width;
+  int64_t first_part;
+  int64_t parts;
+  int64_t group;  // the first group
+  int64_t members;
+  int64_t member_columns;  // columns of a member group in this block, zeros between parts included
+  int64_t pitch;           // of a row of columns
+  int64_t packed;          // columns of all members' packed matrices
+  int64_t pitch_before;    // sums over the blocks before this one
+  int64_t packed_before;
+  int64_t block_taps;  // taps worked on together
+};
+
+// The places for some channels: a power of two of whole or half vectors, so that loops over them
+// are unrolled code.
+template <typename Real>
+static inline int64_t PitchFor(int64_t width) {
+  int64_t pitch = HalfLanes<Real>();
+  while (pitch < width) {
+    pitch *= 2;
   }
-  block.width = block.members * block.member_width;
-  block.channels = {begin, begin + block.width};
-  block.block_taps = Minimum(g.taps, Maximum(1, kBlockColumns / block.width));
+  return pitch;
+}
+
+template <typename Real>
+static inline ChannelBlock BlockAt(const Geometry& g, int64_t channel) {
+  const int64_t group = channel / g.group_in_channels;
+  const int64_t offset_group = channel / g.offset_group_channels;
+  const int64_t in_group = (group + 1) * g.group_in_channels - channel;
+  const int64_t in_offset_group = (offset_group + 1) * g.offset_group_channels - channel;
+  ChannelBlock block = {};
+  block.channel = channel;
+  block.group = group;
+  block.members = 1;
+  block.parts = 1;
+  const int64_t member_pitch = PackedColumns<Real>(g.group_in_channels);
+  const int64_t part_pitch = PitchFor<Real>(g.offset_group_channels);
+  const bool group_starts = channel % g.group_in_channels == 0;
+  const bool offset_group_starts = channel % g.offset_group_channels == 0;
+  if (group_starts && in_offset_group >= 2 * g.group_in_channels &&
+      g.group_in_channels + member_pitch <= kBlockChannels) {
+    // Products write whole vectors: the last member needs room for them.
+    const int64_t fitting = (kBlockChannels - member_pitch) / g.group_in_channels + 1;
+    block.members = Minimum(in_offset_group / g.group_in_channels, fitting);
+    block.width = block.members * g.group_in_channels;
+    block.pitch = PitchFor<Real>(block.width - g.group_in_channels + member_pitch);
+    block.member_columns = g.group_in_channels;
+  } else if (offset_group_starts && in_group >= 2 * g.offset_group_channels &&
+             2 * part_pitch <= kBlockChannels) {
+    block.parts = Minimum(in_group / g.offset_group_channels, kBlockChannels / part_pitch);
+    block.width = block.parts * g.offset_group_channels;
+    block.member_columns = block.parts * part_pitch;
+    block.pitch = PackedColumns<Real>(block.member_columns);
+  } else {
+    block.width = Minimum(kBlockChannels, Minimum(in_group, in_offset_group));
+    block.pitch = block.member_columns = PitchFor<Real>(block.width);
+  }
+  block.packed = block.members * PackedColumns<Real>(block.member_columns);
+  const int64_t tap_bytes = kTilePixels * block.pitch * static_cast<int64_t>(sizeof(Real));
+  block.block_taps = Minimum(g.taps, Maximum(1, kColumnBytes / tap_bytes));
   return block;
 }
 
-// All blocks, in the order of their channels.
+// All blocks and their parts, in the order of their channels.
+template <typename Real>
 class ChannelBlocks {
  public:
-  explicit ChannelBlocks(const Geometry& g) : blocks_(g.in_channels) {
-    for (int64_t begin = 0; begin < g.in_channels;
-         begin = blocks_.data()[count_ - 1].channels.end) {
-      blocks_.data()[count_++] = BlockAt(g, begin);
+  explicit ChannelBlocks(const Geometry& g) : g_(g) {
+    for (int64_t channel = 0; channel < g.in_channels;) {
+      const ChannelBlock block = BlockAt<Real>(g, channel);
+      ++count_;
+      part_count_ += block.parts;
+      pitch_ += block.pitch;
+      packed_ += block.packed;
+      split_ = split_ || block.width / block.parts < g.offset_group_channels;
+      widest_ = Maximum(widest_, block.pitch);
+      columns_ = Maximum(columns_, block.block_taps * kTilePixels * block.pitch);
+      most_outputs_ = Maximum(most_outputs_, block.members * g.group_out_channels);
+      channel += block.width;
+    }
+  }
+
+  void Place(ArrayPlacer* placer) {
+    blocks_ = placer->Place<ChannelBlock>(count_);
+    parts_ = placer->Place<Part>(part_count_);
+  }
+
+  // To be called once there is memory.
+  void Fill() {
+    int64_t channel = 0, part = 0, pitch = 0, packed = 0;
+    for (int64_t index = 0; index < count_; ++index) {
+      ChannelBlock block = BlockAt<Real>(g_, channel);
+      block.first_part = part;
+      block.pitch_before = pitch;
+      block.packed_before = packed;
+      const int64_t width = block.width / block.parts;
+      const int64_t part_pitch = block.parts > 1 ? block.member_columns / block.parts : block.pitch;
+      for (int64_t i = 0; i < block.parts; ++i) {
+        const int64_t first = channel + i * width;
+        parts_[part++] = {first, width, first / g_.offset_group_channels, part_pitch,
+                          i * part_pitch};
+      }
+      blocks_[index] = block;
+      channel += block.width;
+      pitch += block.pitch;
+      packed += block.packed;
     }
   }
 
   int64_t count() const { return count_; }
-  const ChannelBlock& operator[](int64_t index) const { return blocks_.data()[index]; }
+  const ChannelBlock& operator[](int64_t index) const { return blocks_[index]; }
+  const Part* PartsOf(const ChannelBlock& block) const { return parts_ + block.first_part; }
+
+  int64_t pitch() const { return pitch_; }                // sum over the blocks
+  int64_t packed() const { return packed_; }              // sum over the blocks
+  int64_t widest() const { return widest_; }              // pitch of a block
+  int64_t columns() const { return columns_; }            // elements of a tile's columns
+  int64_t most_outputs() const { return most_outputs_; }  // of a block's groups
+  bool split() const { return split_; }  // whether several blocks share an offset group
 
  private:
-  Scratch<ChannelBlock> blocks_;
+  const Geometry& g_;
   int64_t count_ = 0;
+  int64_t part_count_ = 0;
+  int64_t pitch_ = 0;
+  int64_t packed_ = 0;
+  bool split_ = false;
+  int64_t widest_ = 0;
+  int64_t columns_ = 0;
+  int64_t most_outputs_ = 0;
+  ChannelBlock* blocks_ = nullptr;
+  Part* parts_ = nullptr;
 };
+
+// Calls visit(channel of the group, width, column) for each run of a member's channels that lies
+// together in its columns.
+template <typename Real, typename Visitor>
+static inline void VisitRuns(const Geometry& g, const ChannelBlocks<Real>& blocks,
+                             const ChannelBlock& block, int64_t member, Visitor visit) {
+  const int64_t group_begin = (block.group + member) * g.group_in_channels;
+  if (block.members > 1) {
+    visit(0, block.member_columns, 0);
+    return;
+  }
+  for (int64_t i = 0; i < block.parts; ++i) {
+    const Part& part = blocks.PartsOf(block)[i];
+    visit(part.channel - group_begin, part.width, part.column);
+  }
+}
+
+// Consecutive output pixels of one image, in row-major order, and where the kernel's first tap lies
+// for each of them.
+struct Tile {
+  int64_t image;
+  int64_t first;
+  int64_t pixels;
+  int32_t origin_y[kTilePixels];
+  int32_t origin_x[kTilePixels];
+};
+
+static inline int64_t TilePixels(const Geometry& g) {
+  const int64_t pixels = CeilDivide(g.batch * g.out_pixels, kTiles);
+  return Minimum(kTilePixels, Maximum(kTilePixels / 2, RoundUp(pixels, 12)));
+}
+
+static inline int64_t TilesPerImage(const Geometry& g) {
+  return CeilDivide(g.out_pixels, TilePixels(g));
+}
+
+// The tile with this index, counting through all images.
+static inline void SetTile(const Geometry& g, int64_t index, Tile* tile) {
+  const int64_t tiles = TilesPerImage(g);
+  tile->image = index / tiles;
+  tile->first = index % tiles * TilePixels(g);
+  tile->pixels = Minimum(TilePixels(g), g.out_pixels - tile->first);
+  int64_t y = tile->first / g.out_width;
+  int64_t x = tile->first % g.out_width;
+  for (int64_t p = 0; p < tile->pixels; ++p) {
+    tile->origin_y[p] = static_cast<int32_t>(y * g.stride_height - g.pad_top);
+    tile->origin_x[p] = static_cast<int32_t>(x * g.stride_width - g.pad_left);
+    if (++x == g.out_width) {
+      x = 0;
+      ++y;
+    }
+  }
+}
+
+// Waking a thread costs microseconds; each gets at least this many multiply-adds, some ten of them.
+constexpr int64_t kThreadWork = 1 << 19;
+
+// Threads for that many multiply-adds, OMP_NUM_THREADS at the most. Results do not depend on it.
+static inline int ChooseThreads(int64_t work) {
+  return static_cast<int>(Minimum(omp_get_max_threads(), work / kThreadWork + 1));
+}
+
+static inline int64_t MultiplyAdds(const Geometry& g) {
+  return g.batch * g.out_pixels * g.taps * g.group_in_channels * g.out_channels;
+}
 
 }  // namespace MS_DEFORM_ISA
 }  // namespace ms_deform

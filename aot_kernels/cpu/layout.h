@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Moves tensors between their storage (any dtype, channels first) and the kernels' working form
-// (float or double, channels last, scratch memory).
+// (float or double, channels last).
 #ifndef MS_DEFORM_CPU_LAYOUT_H_
 #define MS_DEFORM_CPU_LAYOUT_H_
 
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 #include <type_traits>
 
 #include "common/dtype.h"
@@ -14,34 +12,6 @@
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
-
-constexpr int64_t kCacheLine = 64;
-
-// Uninitialised memory aligned to a cache line; throws std::bad_alloc.
-template <typename Real>
-class Scratch {
- public:
-  explicit Scratch(int64_t count)
-      : data_(static_cast<Real*>(std::aligned_alloc(
-            kCacheLine, RoundUp(Maximum(count, 1) * sizeof(Real), kCacheLine)))) {
-    if (data_ == nullptr) {
-      throw std::bad_alloc();
-    }
-  }
-  ~Scratch() { std::free(data_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  Real* data() const { return data_; }
-
- private:
-  Real* data_;
-};
-
-// Elements of one thread's share of a scratch buffer, so that shares do not share a cache line.
-template <typename Real>
-static inline int64_t ThreadShare(int64_t count) {
-  return RoundUp(count, kCacheLine / sizeof(Real));
-}
 
 // Calls `visit` with `data` as a pointer to the dtype's storage type.
 template <typename Real, typename Void, typename Visitor>
@@ -81,45 +51,100 @@ static void StoreValues(DType dtype, const Real* from, int64_t count, void* to, 
   });
 }
 
-// A square of this side is moved at a time: its lines of source and target fit the L1 cache.
-constexpr int64_t kTransposeSide = 16;
+template <typename Real>
+static inline void FillZeros(Real* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    to[i] = Real(0);
+  }
+}
 
-// Calls visit(row, column) for every element of a matrix, square by square.
-template <typename Visitor>
-static inline void VisitSquares(int64_t rows, int64_t columns, Visitor visit) {
-  for (int64_t row = 0; row < rows; row += kTransposeSide) {
-    const int64_t row_end = Minimum(row + kTransposeSide, rows);
-    for (int64_t column = 0; column < columns; column += kTransposeSide) {
-      const int64_t column_end = Minimum(column + kTransposeSide, columns);
-      for (int64_t j = column; j < column_end; ++j) {
-        for (int64_t i = row; i < row_end; ++i) {
-          visit(i, j);
-        }
+// Calls body(std::integral_constant<int, lanes>): full vectors, or half ones where they are enough.
+template <typename Real, typename Body>
+static inline void WithLanes(int64_t width, Body body) {
+  if (width <= HalfLanes<Real>()) {
+    body(std::integral_constant<int, HalfLanes<Real>()>());
+  } else {
+    body(std::integral_constant<int, Lanes<Real>()>());
+  }
+}
+
+// A square of a stored matrix, transposed: lane i of square[j] is from[i * from_row + j]. Rows and
+// columns that the matrix does not have are 0.
+template <int kLanes, typename Real, typename Storage>
+static inline void LoadSquare(const Storage* from, int64_t from_row, int64_t rows, int64_t columns,
+                              Vector<Real, kLanes> square[kLanes]) {
+  if (rows >= kLanes && columns >= kLanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      Real line[kLanes];
+      for (int j = 0; j < kLanes; ++j) {
+        line[j] = Load(from[i * from_row + j]);
+      }
+      square[i] = LoadVector<Real, kLanes>(line);
+    }
+  } else {
+    Real lines[kLanes][kLanes] = {};
+    for (int64_t i = 0; i < Minimum(rows, kLanes); ++i) {
+      for (int64_t j = 0; j < Minimum(columns, kLanes); ++j) {
+        lines[i][j] = Load(from[i * from_row + j]);
+      }
+    }
+    for (int i = 0; i < kLanes; ++i) {
+      square[i] = LoadVector<Real, kLanes>(lines[i]);
+    }
+  }
+  TransposeSquare<Real, kLanes>(square);
+}
+
+// to[column * to_row + row] = from[row * from_row + column]. The rows are padded with zeros to
+// whole vectors of kLanes.
+template <int kLanes, typename Real, typename Storage>
+static inline void LoadTransposed(const Storage* from, int64_t from_row, int64_t rows,
+                                  int64_t columns, Real* to, int64_t to_row) {
+  for (int64_t column = 0; column < columns; column += kLanes) {
+    for (int64_t row = 0; row < rows; row += kLanes) {
+      Vector<Real, kLanes> square[kLanes];
+      LoadSquare<kLanes, Real>(from + row * from_row + column, from_row, rows - row,
+                               columns - column, square);
+      Real* corner = to + column * to_row + row;
+      for (int64_t j = 0; j < Minimum(kLanes, columns - column); ++j) {
+        StoreVector<Real, kLanes>(corner + j * to_row, square[j]);
       }
     }
   }
 }
 
-// to[column * to_row + row] = from[first + row * from_row + column]
-template <typename Real>
-static void LoadTransposed(DType dtype, const void* from, int64_t first, int64_t from_row,
-                           int64_t rows, int64_t columns, Real* to, int64_t to_row) {
-  VisitStorage<Real>(dtype, from, [=](auto* storage) {
-    VisitSquares(rows, columns, [=](int64_t i, int64_t j) {
-      to[j * to_row + i] = Load(storage[first + i * from_row + j]);
-    });
-  });
-}
-
-// to[first + column * to_row + row] = from[row * from_row + column]
-template <typename Real>
-static void StoreTransposed(DType dtype, const Real* from, int64_t from_row, int64_t rows,
-                            int64_t columns, void* to, int64_t first, int64_t to_row) {
-  VisitStorage<Real>(dtype, to, [=](auto* storage) {
-    VisitSquares(rows, columns, [=](int64_t i, int64_t j) {
-      Store(from[i * from_row + j], &storage[first + j * to_row + i]);
-    });
-  });
+// to[column * to_row + row] = from[row * from_row + column] + addend[column], where `addend` may be
+// null. Whole vectors of kLanes are read of each row of `from`.
+template <int kLanes, typename Real, typename Storage>
+static inline void StoreTransposed(const Real* from, int64_t from_row, int64_t rows,
+                                   int64_t columns, const Real* addend, Storage* to,
+                                   int64_t to_row) {
+  for (int64_t column = 0; column < columns; column += kLanes) {
+    for (int64_t row = 0; row < rows; row += kLanes) {
+      Vector<Real, kLanes> square[kLanes] = {};
+      const int64_t present = Minimum(kLanes, rows - row);
+      for (int64_t i = 0; i < present; ++i) {
+        square[i] = LoadVector<Real, kLanes>(from + (row + i) * from_row + column);
+      }
+      TransposeSquare<Real, kLanes>(square);
+      for (int64_t j = 0; j < Minimum(kLanes, columns - column); ++j) {
+        Real line[kLanes];
+        StoreVector<Real, kLanes>(line,
+                                  addend == nullptr ? square[j] : square[j] + addend[column + j]);
+        Storage* target = to + (column + j) * to_row + row;
+        if (present == kLanes) {
+          for (int i = 0; i < kLanes; ++i) {
+            Store(line[i], target + i);
+          }
+        } else {
+          for (int64_t i = 0; i < present; ++i) {
+            Store(line[i], target + i);
+          }
+        }
+      }
+    }
+  }
 }
 
 }  // namespace MS_DEFORM_ISA

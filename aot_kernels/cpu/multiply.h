@@ -1,144 +1,183 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products of tiles that live in cache: C[rows, columns] += A[rows, depth] B[depth,
-// columns]. B is packed into panels of columns, [panel][depth][panel width], so that the inner
-// kernel reads it contiguously; A may have any two strides, so that columns and their transpose
-// serve alike.
+// Matrix products of tiles that live in cache: C[rows, columns] = or += A[rows, depth] B[depth,
+// columns]. Vectors run along the columns, so B and C are contiguous there; columns come in panels
+// of kPanelVectors vectors, and what is left in a narrower one. Products write whole vectors: the
+// rows of C must have room for PaddedColumns.
 #ifndef MS_DEFORM_CPU_MULTIPLY_H_
 #define MS_DEFORM_CPU_MULTIPLY_H_
 
 #include <cstdint>
 
 #include "cpu/simd.h"
+#include "cpu/workspace.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
-// kBlockRows x kPanelVectors accumulators, a row of B and one broadcast of A fill the registers:
-// 6 x 4 + 4 + 1 of 32, or 6 x 2 + 2 + 1 of 16.
-constexpr int kBlockRows = 6;
+// A full panel: 6 x 4 accumulators, a row of B and one broadcast of A fill 32 registers, 6 x 2 fill
+// 16. Narrower panels have more rows in a block, so that there are always some ten independent
+// sums to hide the latency of a multiply-add behind.
 constexpr int kPanelVectors = kVectorRegisters == 32 ? 4 : 2;
-static_assert(kBlockRows * kPanelVectors + kPanelVectors + 1 <= kVectorRegisters,
-              "the accumulators of a block must stay in registers");
 
 template <typename Real>
 constexpr int64_t PanelWidth() {
   return kPanelVectors * Lanes<Real>();
 }
 
-static inline int64_t Minimum(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t Maximum(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t RoundUp(int64_t a, int64_t unit) { return CeilDivide(a, unit) * unit; }
-
-// Columns of a packed matrix: a multiple of the vector, the last panel being narrower.
+// The width that `columns` left ones take in memory: full vectors, or half a one if that is enough.
 template <typename Real>
 static inline int64_t PaddedColumns(int64_t columns) {
-  return RoundUp(columns, Lanes<Real>());
+  return columns > 0 && columns <= HalfLanes<Real>() ? HalfLanes<Real>()
+                                                     : RoundUp(columns, Lanes<Real>());
 }
 
+// A packed B is a sequence of panels, each [depth, width of the panel].
 template <typename Real>
-struct Strided {
+static inline int64_t PackedPanelWidth(int64_t columns, int64_t first_column) {
+  return Minimum(PanelWidth<Real>(), PaddedColumns<Real>(columns - first_column));
+}
+template <typename Real>
+static inline int64_t PackedColumns(int64_t columns) {
+  const int64_t in_full_panels = columns / PanelWidth<Real>() * PanelWidth<Real>();
+  return in_full_panels + PaddedColumns<Real>(columns - in_full_panels);
+}
+
+// A: element (row r, run u, step k) is data[r * row + u * run + k * step]; the depth is `runs`
+// times `steps`.
+template <typename Real>
+struct Factor {
   const Real* data;
-  int64_t row;    // distance between rows
-  int64_t depth;  // distance between steps of the sum
+  int64_t row;
+  int64_t steps;
+  int64_t step = 1;
+  int64_t runs = 1;
+  int64_t run = 0;
+
+  Factor FromRow(int64_t first) const { return {data + first * row, row, steps, step, runs, run}; }
 };
 
-// C[kRows, kVectors] += A B. `panel` is [depth, kVectors * Lanes].
-template <typename Real, int kRows, int kVectors>
-static inline void MultiplyBlock(Strided<Real> a, const Real* panel, int64_t depth, Real* c,
-                                 int64_t c_row) {
-  constexpr int kLanes = Lanes<Real>();
-  using Vector = typename VectorOf<Real, kLanes>::type;
-  Vector sum[kRows][kVectors];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      sum[r][v] = LoadVector<Real, kLanes>(c + r * c_row + v * kLanes);
-    }
-  }
-  for (int64_t k = 0; k < depth; ++k) {
-    Vector row_of_b[kVectors];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      row_of_b[v] = LoadVector<Real, kLanes>(panel + (k * kVectors + v) * kLanes);
-    }
-#pragma GCC unroll 8
+template <typename Real>
+struct Rows {
+  Real* data;
+  int64_t row;  // distance between rows
+};
+
+// One block of C, [kRows, kVectors * kLanes].
+template <int kLanes, int kRows, int kVectors, typename Real>
+static inline void MultiplyBlock(Factor<Real> a, Rows<const Real> b, Rows<Real> c,
+                                 bool accumulate) {
+  Vector<Real, kLanes> sum[kRows][kVectors] = {};
+  if (accumulate) {
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
-      const Real factor = a.data[r * a.row + k * a.depth];
-#pragma GCC unroll 8
+#pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] += factor * row_of_b[v];
+        sum[r][v] = LoadVector<Real, kLanes>(c.data + r * c.row + v * kLanes);
       }
     }
   }
-#pragma GCC unroll 8
+  for (int64_t u = 0; u < a.runs; ++u) {
+    // A pointer for three rows: with the stride as an index, scaled by 1 or 2, they fit the general
+    // registers.
+    const Real* factor[CeilDivide(kRows, 3)];
+    for (int i = 0; i < CeilDivide(kRows, 3); ++i) {
+      factor[i] = a.data + u * a.run + 3 * i * a.row;
+    }
+    for (int64_t k = 0; k < a.steps; ++k) {
+      Vector<Real, kLanes> row_of_b[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        row_of_b[v] = LoadVector<Real, kLanes>(b.data + v * kLanes);
+      }
+#pragma GCC unroll 12
+      for (int r = 0; r < kRows; ++r) {
+        const Real broadcast = factor[r / 3][r % 3 * a.row];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          sum[r][v] += broadcast * row_of_b[v];
+        }
+      }
+      b.data += b.row;
+      for (int i = 0; i < CeilDivide(kRows, 3); ++i) {
+        factor[i] += a.step;
+      }
+    }
+  }
+#pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      StoreVector<Real, kLanes>(c + r * c_row + v * kLanes, sum[r][v]);
+      StoreVector<Real, kLanes>(c.data + r * c.row + v * kLanes, sum[r][v]);
     }
   }
 }
 
-template <typename Real, int kVectors>
-static void MultiplyPanel(Strided<Real> a, int64_t rows, const Real* panel, int64_t depth, Real* c,
-                          int64_t c_row) {
+// Blocks of kRows while there are as many, then of ever fewer.
+template <int kLanes, int kRows, int kVectors, typename Real>
+static void MultiplyRows(Factor<Real> a, int64_t rows, Rows<const Real> b, Rows<Real> c,
+                         bool accumulate) {
   int64_t row = 0;
-  for (; row + kBlockRows <= rows; row += kBlockRows) {
-    const Strided<Real> block = {a.data + row * a.row, a.row, a.depth};
-    MultiplyBlock<Real, kBlockRows, kVectors>(block, panel, depth, c + row * c_row, c_row);
+  for (; row + kRows <= rows; row += kRows) {
+    MultiplyBlock<kLanes, kRows, kVectors>(a.FromRow(row), b, {c.data + row * c.row, c.row},
+                                           accumulate);
   }
-  const Strided<Real> rest = {a.data + row * a.row, a.row, a.depth};
-  Real* rest_of_c = c + row * c_row;
-  static_assert(kBlockRows == 6, "one case for each number of rows that can be left");
-  switch (rows - row) {
-    case 5:
-      return MultiplyBlock<Real, 5, kVectors>(rest, panel, depth, rest_of_c, c_row);
-    case 4:
-      return MultiplyBlock<Real, 4, kVectors>(rest, panel, depth, rest_of_c, c_row);
-    case 3:
-      return MultiplyBlock<Real, 3, kVectors>(rest, panel, depth, rest_of_c, c_row);
-    case 2:
-      return MultiplyBlock<Real, 2, kVectors>(rest, panel, depth, rest_of_c, c_row);
-    case 1:
-      return MultiplyBlock<Real, 1, kVectors>(rest, panel, depth, rest_of_c, c_row);
-    default:
-      return;
+  if constexpr (kRows > 1) {
+    constexpr int kFewer = kRows > 8 ? 8 : kRows > 4 ? 4 : kRows / 2;
+    if (row < rows) {
+      MultiplyRows<kLanes, kFewer, kVectors>(a.FromRow(row), rows - row, b,
+                                             Rows<Real>{c.data + row * c.row, c.row}, accumulate);
+    }
   }
 }
 
-// A row range of a packed matrix: `packed` points at its first panel, whose panels are
-// `panel_depth` rows apart, and the product takes `depth` rows from row `first` on.
+// One panel of columns.
 template <typename Real>
-struct PackedRows {
-  const Real* packed;
-  int64_t panel_depth;
-  int64_t first;
-  int64_t depth;
-};
-
-// C[rows, padded columns] += A B
-template <typename Real>
-static void Multiply(Strided<Real> a, int64_t rows, PackedRows<Real> b, int64_t columns, Real* c,
-                     int64_t c_row) {
-  constexpr int64_t kLanes = Lanes<Real>();
-  for (int64_t column = 0; column < columns; column += PanelWidth<Real>()) {
-    const int64_t vectors = CeilDivide(Minimum(columns - column, PanelWidth<Real>()), kLanes);
-    const Real* panel = b.packed + column * b.panel_depth + b.first * vectors * kLanes;
+static void MultiplyPanel(Factor<Real> a, int64_t rows, Rows<const Real> b, int64_t columns,
+                          Rows<Real> c, bool accumulate) {
+  constexpr int kLanes = Lanes<Real>();
+  constexpr int kHalf = HalfLanes<Real>();
+  if (columns <= kHalf) {
+    return MultiplyRows<kHalf, 12, 1>(a, rows, b, c, accumulate);
+  }
+  const int64_t vectors = CeilDivide(columns, kLanes);
+  if constexpr (kPanelVectors == 4) {
     switch (vectors) {
       case 1:
-        MultiplyPanel<Real, 1>(a, rows, panel, b.depth, c + column, c_row);
-        break;
+        return MultiplyRows<kLanes, 12, 1>(a, rows, b, c, accumulate);
       case 2:
-        MultiplyPanel<Real, 2>(a, rows, panel, b.depth, c + column, c_row);
-        break;
+        return MultiplyRows<kLanes, 12, 2>(a, rows, b, c, accumulate);
       case 3:
-        MultiplyPanel<Real, 3>(a, rows, panel, b.depth, c + column, c_row);
-        break;
+        return MultiplyRows<kLanes, 8, 3>(a, rows, b, c, accumulate);
       default:
-        MultiplyPanel<Real, kPanelVectors>(a, rows, panel, b.depth, c + column, c_row);
+        return MultiplyRows<kLanes, 6, 4>(a, rows, b, c, accumulate);
     }
+  } else {
+    return vectors == 1 ? MultiplyRows<kLanes, 12, 1>(a, rows, b, c, accumulate)
+                        : MultiplyRows<kLanes, 6, 2>(a, rows, b, c, accumulate);
+  }
+}
+
+// B is a matrix with rows.
+template <typename Real>
+static void Multiply(Factor<Real> a, int64_t rows, Rows<const Real> b, int64_t columns,
+                     Rows<Real> c, bool accumulate) {
+  for (int64_t column = 0; column < columns; column += PanelWidth<Real>()) {
+    MultiplyPanel(a, rows, Rows<const Real>{b.data + column, b.row},
+                  Minimum(columns - column, PanelWidth<Real>()), Rows<Real>{c.data + column, c.row},
+                  accumulate);
+  }
+}
+
+// B is packed; the product takes the rows from `first_row` of the `packed_depth` it has.
+template <typename Real>
+static void MultiplyPacked(Factor<Real> a, int64_t rows, const Real* packed, int64_t packed_depth,
+                           int64_t first_row, int64_t columns, Rows<Real> c, bool accumulate) {
+  for (int64_t column = 0; column < columns; column += PanelWidth<Real>()) {
+    const int64_t width = PackedPanelWidth<Real>(columns, column);
+    const Real* panel = packed + column * packed_depth + first_row * width;
+    MultiplyPanel(a, rows, Rows<const Real>{panel, width},
+                  Minimum(columns - column, PanelWidth<Real>()), Rows<Real>{c.data + column, c.row},
+                  accumulate);
   }
 }
 

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Slabs: the channels of one block of one image, channels last and with a border of zeros, so that
+// the four corners of any sample are at one distance from each other and need no check.
+#ifndef MS_DEFORM_CPU_IMAGES_H_
+#define MS_DEFORM_CPU_IMAGES_H_
+
+#include "cpu/blocks.h"
+#include "cpu/layout.h"
+
+namespace ms_deform {
+namespace MS_DEFORM_ISA {
+
+// A slab has, for each part of its block, pixels in rows of SlabWidth: a row and a column of zeros
+// before the image, two rows after it. The column also serves as the right border of the row
+// before. With the second row a sample outside, at (height, -1), reads zeros only.
+static inline int64_t SlabWidth(const Geometry& g) { return g.in_width + 1; }
+static inline int64_t SlabPixels(const Geometry& g) { return (g.in_height + 3) * SlabWidth(g); }
+static inline int64_t SlabPixel(const Geometry& g, int64_t y, int64_t x) {
+  return (y + 1) * SlabWidth(g) + x + 1;
+}
+
+// Lanes of the vectors that make up a pitch.
+template <typename Real>
+constexpr int LanesOfPitch(int pitch) {
+  return pitch < Lanes<Real>() ? HalfLanes<Real>() : Lanes<Real>();
+}
+
+// Calls body(std::integral_constant<int, pitch>): code with the part's pitch known to the compiler.
+template <typename Real, int kPitch = HalfLanes<Real>(), typename Body>
+static inline void WithPitch(int64_t pitch, Body body) {
+  if constexpr (kPitch < kBlockChannels) {
+    if (pitch > kPitch) {
+      return WithPitch<Real, 2 * kPitch>(pitch, body);
+    }
+  }
+  body(std::integral_constant<int, kPitch>());
+}
+
+// Loads one row of an image into the slab of a block, with the borders that belong to it; rows are
+// counted from -1 to in_height + 1.
+template <typename Real>
+static void LoadSlabRow(const Geometry& g, DType dtype, const void* input, int64_t image,
+                        const ChannelBlocks<Real>& blocks, const ChannelBlock& block, int64_t y,
+                        Real* slab) {
+  for (int64_t i = 0; i < block.parts; ++i) {
+    const Part& part = blocks.PartsOf(block)[i];
+    Real* row = slab + part.column * SlabPixels(g) + SlabPixel(g, y, -1) * part.pitch;
+    if (y < 0 || y >= g.in_height) {
+      FillZeros(row, SlabWidth(g) * part.pitch);
+      continue;
+    }
+    FillZeros(row, part.pitch);
+    const int64_t first = (image * g.in_channels + part.channel) * g.in_pixels + y * g.in_width;
+    VisitStorage<Real>(dtype, input, [&](auto* storage) {
+      WithPitch<Real>(part.pitch, [&](auto pitch) {
+        LoadTransposed<LanesOfPitch<Real>(pitch)>(storage + first, g.in_pixels, part.width,
+                                                  g.in_width, row + pitch, pitch);
+      });
+    });
+  }
+}
+
+// Slabs of several images, [image][block], loaded in passes: as many images at a time as fit
+// `kPassBytes`, one at least.
+constexpr int64_t kPassBytes = 32 << 20;
+
+template <typename Real>
+class ImageSlabs {
+ public:
+  ImageSlabs(const Geometry& g, const ChannelBlocks<Real>& blocks, int threads)
+      : g_(g), blocks_(blocks), threads_(threads) {
+    const int64_t bytes = blocks.pitch() * SlabPixels(g) * static_cast<int64_t>(sizeof(Real));
+    capacity_ = Maximum(1, Minimum(g.batch, kPassBytes / Maximum(1, bytes)));
+  }
+
+  void Place(ArrayPlacer* placer) {
+    slabs_ = placer->Place<Real>(capacity_ * blocks_.pitch() * SlabPixels(g_));
+  }
+
+  int64_t capacity() const { return capacity_; }
+
+  // Loads `count` images from `first` on.
+  void Load(DType dtype, const void* input, int64_t first, int64_t count) {
+    first_ = first;
+    const int64_t rows = g_.in_height + 3;
+#pragma omp parallel for num_threads(threads_) schedule(static) collapse(3)
+    for (int64_t image = first; image < first + count; ++image) {
+      for (int64_t index = 0; index < blocks_.count(); ++index) {
+        for (int64_t y = -1; y < rows - 1; ++y) {
+          const ChannelBlock& block = blocks_[index];
+          LoadSlabRow(g_, dtype, input, image, blocks_, block, y, Slab(image, block));
+        }
+      }
+    }
+  }
+
+  Real* Slab(int64_t image, const ChannelBlock& block) const {
+    return slabs_ + ((image - first_) * blocks_.pitch() + block.pitch_before) * SlabPixels(g_);
+  }
+
+ private:
+  const Geometry& g_;
+  const ChannelBlocks<Real>& blocks_;
+  int threads_;
+  int64_t capacity_;
+  Real* slabs_ = nullptr;
+  int64_t first_ = 0;
+};
+
+}  // namespace MS_DEFORM_ISA
+}  // namespace ms_deform
+
+#endif  // MS_DEFORM_CPU_IMAGES_H_

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sampling plan of a tile: where each of its pixels samples through one tap of the kernel, for
+// one offset group. Forward and backward use the same one.
+#ifndef MS_DEFORM_CPU_PLAN_H_
+#define MS_DEFORM_CPU_PLAN_H_
+
+#include "common/sampling.h"
+#include "cpu/images.h"
+
+namespace ms_deform {
+namespace MS_DEFORM_ISA {
+
+// One tap's samples: value = sum_i weight[i] * corner i.
+template <typename Real>
+struct TapSamples {
+  int64_t pixel[kTilePixels];          // of the slab: the top left corner
+  Real weight[kCorners][kTilePixels];  // mask included
+};
+
+// What the gradients need beside them.
+template <typename Real>
+struct TapPoints {
+  int64_t pixel[kTilePixels];  // as in TapSamples, and where a point without value has a slope
+  Real fraction_y[kTilePixels];
+  Real fraction_x[kTilePixels];
+  Real mask[kTilePixels];
+  int32_t inside[kTilePixels];
+};
+
+template <typename Real>
+static void LocateTap(const Geometry& g, DType dtype, const Inputs& inputs, const Tile& tile,
+                      int64_t offset_group, int64_t tap, TapPoints<Real>* points) {
+  Real offset_y[kTilePixels];
+  Real offset_x[kTilePixels];
+  const int64_t channel = (tile.image * g.offset_groups + offset_group) * g.taps + tap;
+  LoadValues(dtype, inputs.offset, 2 * channel * g.out_pixels + tile.first, tile.pixels, offset_y);
+  LoadValues(dtype, inputs.offset, (2 * channel + 1) * g.out_pixels + tile.first, tile.pixels,
+             offset_x);
+  if (g.use_mask) {
+    LoadValues(dtype, inputs.mask, channel * g.out_pixels + tile.first, tile.pixels, points->mask);
+  } else {
+    for (int64_t p = 0; p < tile.pixels; ++p) {
+      points->mask[p] = Real(1);
+    }
+  }
+  const auto tap_y = static_cast<int32_t>(tap / g.kernel_width * g.dilation_height);
+  const auto tap_x = static_cast<int32_t>(tap % g.kernel_width * g.dilation_width);
+  const auto height = static_cast<int32_t>(g.in_height);
+  const auto width = static_cast<int32_t>(g.in_width);
+  const int64_t slab_width = SlabWidth(g);
+  for (int64_t p = 0; p < tile.pixels; ++p) {
+    const SamplePoint<Real> point =
+        LocateSample(Real(tile.origin_y[p] + tap_y) + offset_y[p],
+                     Real(tile.origin_x[p] + tap_x) + offset_x[p], height, width);
+    points->pixel[p] = (int64_t{point.top} + 1) * slab_width + point.left + 1;
+    points->fraction_y[p] = point.fraction_y;
+    points->fraction_x[p] = point.fraction_x;
+    points->inside[p] = point.inside;
+  }
+}
+
+template <typename Real>
+static void FoldTap(const Geometry& g, const Tile& tile, const TapPoints<Real>& points,
+                    TapSamples<Real>* samples) {
+  const int64_t outside = SlabPixel(g, g.in_height, -1);
+  for (int64_t p = 0; p < tile.pixels; ++p) {
+    samples->pixel[p] = points.inside[p] ? points.pixel[p] : outside;
+  }
+  for (int64_t p = 0; p < tile.pixels; ++p) {
+    Real weight[kCorners];
+    CornerWeights(points.fraction_y[p], points.fraction_x[p], weight);
+    for (int i = 0; i < kCorners; ++i) {
+      samples->weight[i][p] = weight[i] * points.mask[p];
+    }
+  }
+}
+
+// A slab's rows of one part, with the distances between a sample's corners.
+template <typename Real, int kPitch>
+struct SlabRows {
+  Real* data;
+  int64_t row;
+
+  Real* Corner(int64_t pixel, int corner) const {
+    return data + pixel * kPitch + corner / 2 * row + corner % 2 * kPitch;
+  }
+};
+
+// columns[pixel, kPitch] of one tap and part; rows are `columns_row` apart.
+template <typename Real, int kPitch>
+static void SampleTap(const Tile& tile, const TapSamples<Real>& samples,
+                      SlabRows<const Real, kPitch> slab, Real* columns, int64_t columns_row) {
+  constexpr int kLanes = LanesOfPitch<Real>(kPitch);
+  for (int64_t p = 0; p < tile.pixels; ++p) {
+    const Real* top = slab.Corner(samples.pixel[p], 0);
+    const Real* bottom = top + slab.row;
+    const Real weight[kCorners] = {samples.weight[0][p], samples.weight[1][p], samples.weight[2][p],
+                                   samples.weight[3][p]};
+    Real* column = columns + p * columns_row;
+#pragma GCC unroll 4
+    for (int c = 0; c < kPitch; c += kLanes) {
+      StoreVector<Real, kLanes>(column + c,
+                                weight[0] * LoadVector<Real, kLanes>(top + c) +
+                                    weight[1] * LoadVector<Real, kLanes>(top + kPitch + c) +
+                                    weight[2] * LoadVector<Real, kLanes>(bottom + c) +
+                                    weight[3] * LoadVector<Real, kLanes>(bottom + kPitch + c));
+    }
+  }
+}
+
+// grad_output[output of the block's groups, kTilePixels]
+template <typename Real>
+static void LoadGradOutput(const Geometry& g, DType dtype, const void* from, const Tile& tile,
+                           const ChannelBlock& block, Real* grad_output) {
+  const int64_t first = tile.image * g.out_channels + block.group * g.group_out_channels;
+  for (int64_t o = 0; o < block.members * g.group_out_channels; ++o) {
+    LoadValues(dtype, from, (first + o) * g.out_pixels + tile.first, tile.pixels,
+               grad_output + o * kTilePixels);
+  }
+}
+
+// Samples a block into columns [tap, pixel, block.pitch].
+template <typename Real>
+class Sampler {
+ public:
+  Sampler(const Geometry& g, DType dtype, const Inputs& inputs)
+      : g_(g), dtype_(dtype), inputs_(inputs) {}
+
+  void Run(const Tile& tile, const ChannelBlocks<Real>& blocks, const ChannelBlock& block,
+           int64_t first_tap, int64_t taps, const Real* slab, Real* columns) const {
+    for (int64_t i = 0; i < block.parts; ++i) {
+      const Part& part = blocks.PartsOf(block)[i];
+      for (int64_t t = 0; t < taps; ++t) {
+        TapPoints<Real> points;
+        TapSamples<Real> samples;
+        LocateTap(g_, dtype_, inputs_, tile, part.offset_group, first_tap + t, &points);
+        FoldTap(g_, tile, points, &samples);
+        Real* to = columns + t * kTilePixels * block.pitch + part.column;
+        WithPitch<Real>(part.pitch, [&](auto pitch) {
+          const SlabRows<const Real, pitch> rows = {slab + part.column * SlabPixels(g_),
+                                                    SlabWidth(g_) * pitch};
+          SampleTap(tile, samples, rows, to, block.pitch);
+        });
+      }
+    }
+  }
+
+ private:
+  const Geometry& g_;
+  DType dtype_;
+  const Inputs& inputs_;
+};
+
+}  // namespace MS_DEFORM_ISA
+}  // namespace ms_deform
+
+#endif  // MS_DEFORM_CPU_PLAN_H_
