@@ -42,6 +42,7 @@ _COMPILE_FLAGS = [
     "-fvisibility=hidden",
     "-ffp-contract=fast",
     "-fno-math-errno",
+    "-fno-trapping-math",
     "-Wall",
     "-Wextra",
     f"-D_GLIBCXX_USE_CXX11_ABI={ABI}",

@@ -38,23 +38,25 @@ struct SamplePoint {
 // touches no pixel; an infinite or huge one lies outside, with no value and no slope.
 template <typename Real>
 MS_DEFORM_FUNCTION SamplePoint<Real> LocateSample(Real y, Real x, int32_t height, int32_t width) {
-  // `&` and `|`: the short-circuit operators are branches.
-  const bool has_corner =
-      (y >= Real(-1)) & (y < Real(height)) & (x >= Real(-1)) & (x < Real(width));
-  const bool is_nan = (y != y) | (x != x);
-  const Real near_y = has_corner ? y : Real(0);
-  const Real near_x = has_corner ? x : Real(0);
+  // A clamp that makes a NaN -1, so that the conversion to an integer is defined.
+  const Real above = y > Real(-1) ? y : Real(-1);
+  const Real right = x > Real(-1) ? x : Real(-1);
+  const Real near_y = above < Real(height) ? above : Real(height);
+  const Real near_x = right < Real(width) ? right : Real(width);
   // Conversion rounds towards zero, which is up for negative coordinates.
   const int32_t whole_y = static_cast<int32_t>(near_y);
   const int32_t whole_x = static_cast<int32_t>(near_x);
   const int32_t top = whole_y - (Real(whole_y) > near_y ? 1 : 0);
   const int32_t left = whole_x - (Real(whole_x) > near_x ? 1 : 0);
+  // `&` and `|`: the short-circuit operators are branches.
+  const bool has_corner = (near_y == y) & (near_x == x) & (top < height) & (left < width);
+  const Real nan_or_zero = (y == y ? Real(0) : y) + (x == x ? Real(0) : x);
   SamplePoint<Real> point;
   point.top = has_corner ? top : height;
   point.left = has_corner ? left : -1;
-  point.fraction_y = is_nan ? Real(NAN) : near_y - Real(top);
-  point.fraction_x = is_nan ? Real(NAN) : near_x - Real(left);
-  point.inside = (has_corner & (y > Real(-1)) & (x > Real(-1))) | is_nan;
+  point.fraction_y = near_y - Real(top) + nan_or_zero;
+  point.fraction_x = near_x - Real(left) + nan_or_zero;
+  point.inside = (has_corner & (near_y > Real(-1)) & (near_x > Real(-1))) | (nan_or_zero != Real(0));
   return point;
 }
 

@@ -13,14 +13,14 @@ namespace MS_DEFORM_ISA {
 // One tap's samples: value = sum_i weight[i] * corner i.
 template <typename Real>
 struct TapSamples {
-  int64_t pixel[kTilePixels];          // of the slab: the top left corner
+  int32_t pixel[kTilePixels];          // of the slab: the top left corner
   Real weight[kCorners][kTilePixels];  // mask included
 };
 
 // What the gradients need beside them.
 template <typename Real>
 struct TapPoints {
-  int64_t pixel[kTilePixels];  // as in TapSamples, and where a point without value has a slope
+  int32_t pixel[kTilePixels];  // as in TapSamples, and where a point without value has a slope
   Real fraction_y[kTilePixels];
   Real fraction_x[kTilePixels];
   Real mask[kTilePixels];
@@ -47,12 +47,12 @@ static void LocateTap(const Geometry& g, DType dtype, const Inputs& inputs, cons
   const auto tap_x = static_cast<int32_t>(tap % g.kernel_width * g.dilation_width);
   const auto height = static_cast<int32_t>(g.in_height);
   const auto width = static_cast<int32_t>(g.in_width);
-  const int64_t slab_width = SlabWidth(g);
+  const auto slab_width = static_cast<int32_t>(SlabWidth(g));
   for (int64_t p = 0; p < tile.pixels; ++p) {
     const SamplePoint<Real> point =
         LocateSample(Real(tile.origin_y[p] + tap_y) + offset_y[p],
                      Real(tile.origin_x[p] + tap_x) + offset_x[p], height, width);
-    points->pixel[p] = (int64_t{point.top} + 1) * slab_width + point.left + 1;
+    points->pixel[p] = (point.top + 1) * slab_width + point.left + 1;
     points->fraction_y[p] = point.fraction_y;
     points->fraction_x[p] = point.fraction_x;
     points->inside[p] = point.inside;
@@ -62,7 +62,7 @@ static void LocateTap(const Geometry& g, DType dtype, const Inputs& inputs, cons
 template <typename Real>
 static void FoldTap(const Geometry& g, const Tile& tile, const TapPoints<Real>& points,
                     TapSamples<Real>* samples) {
-  const int64_t outside = SlabPixel(g, g.in_height, -1);
+  const auto outside = static_cast<int32_t>(SlabPixel(g, g.in_height, -1));
   for (int64_t p = 0; p < tile.pixels; ++p) {
     samples->pixel[p] = points.inside[p] ? points.pixel[p] : outside;
   }
@@ -86,24 +86,27 @@ struct SlabRows {
   }
 };
 
-// columns[pixel, kPitch] of one tap and part; rows are `columns_row` apart.
+// columns[tap, pixel, kPitch] of one part; rows are `row` apart, and taps kTilePixels rows.
 template <typename Real, int kPitch>
-static void SampleTap(const Tile& tile, const TapSamples<Real>& samples,
-                      SlabRows<const Real, kPitch> slab, Real* columns, int64_t columns_row) {
+static void SampleTaps(const Tile& tile, const TapSamples<Real>* samples, int64_t taps,
+                       SlabRows<const Real, kPitch> slab, Real* columns, int64_t columns_row) {
   constexpr int kLanes = LanesOfPitch<Real>(kPitch);
   for (int64_t p = 0; p < tile.pixels; ++p) {
-    const Real* top = slab.Corner(samples.pixel[p], 0);
-    const Real* bottom = top + slab.row;
-    const Real weight[kCorners] = {samples.weight[0][p], samples.weight[1][p], samples.weight[2][p],
-                                   samples.weight[3][p]};
-    Real* column = columns + p * columns_row;
+    for (int64_t t = 0; t < taps; ++t) {
+      const TapSamples<Real>& of_tap = samples[t];
+      const Real* top = slab.Corner(of_tap.pixel[p], 0);
+      const Real* bottom = top + slab.row;
+      const Real weight[kCorners] = {of_tap.weight[0][p], of_tap.weight[1][p],
+                                     of_tap.weight[2][p], of_tap.weight[3][p]};
+      Real* column = columns + (t * kTilePixels + p) * columns_row;
 #pragma GCC unroll 4
-    for (int c = 0; c < kPitch; c += kLanes) {
-      StoreVector<Real, kLanes>(column + c,
-                                weight[0] * LoadVector<Real, kLanes>(top + c) +
-                                    weight[1] * LoadVector<Real, kLanes>(top + kPitch + c) +
-                                    weight[2] * LoadVector<Real, kLanes>(bottom + c) +
-                                    weight[3] * LoadVector<Real, kLanes>(bottom + kPitch + c));
+      for (int c = 0; c < kPitch; c += kLanes) {
+        StoreVector<Real, kLanes>(column + c,
+                                  weight[0] * LoadVector<Real, kLanes>(top + c) +
+                                      weight[1] * LoadVector<Real, kLanes>(top + kPitch + c) +
+                                      weight[2] * LoadVector<Real, kLanes>(bottom + c) +
+                                      weight[3] * LoadVector<Real, kLanes>(bottom + kPitch + c));
+      }
     }
   }
 }
@@ -128,20 +131,19 @@ class Sampler {
 
   void Run(const Tile& tile, const ChannelBlocks<Real>& blocks, const ChannelBlock& block,
            int64_t first_tap, int64_t taps, const Real* slab, Real* columns) const {
+    static thread_local TapSamples<Real> samples[64];
     for (int64_t i = 0; i < block.parts; ++i) {
       const Part& part = blocks.PartsOf(block)[i];
       for (int64_t t = 0; t < taps; ++t) {
         TapPoints<Real> points;
-        TapSamples<Real> samples;
         LocateTap(g_, dtype_, inputs_, tile, part.offset_group, first_tap + t, &points);
-        FoldTap(g_, tile, points, &samples);
-        Real* to = columns + t * kTilePixels * block.pitch + part.column;
+        FoldTap(g_, tile, points, &samples[t]);
+      }
         WithPitch<Real>(part.pitch, [&](auto pitch) {
           const SlabRows<const Real, pitch> rows = {slab + part.column * SlabPixels(g_),
                                                     SlabWidth(g_) * pitch};
-          SampleTap(tile, samples, rows, to, block.pitch);
+          SampleTaps(tile, samples, taps, rows, columns + part.column, block.pitch);
         });
-      }
     }
   }
 
