@@ -56,7 +56,8 @@ MS_DEFORM_FUNCTION SamplePoint<Real> LocateSample(Real y, Real x, int32_t height
   point.left = has_corner ? left : -1;
   point.fraction_y = near_y - Real(top) + nan_or_zero;
   point.fraction_x = near_x - Real(left) + nan_or_zero;
-  point.inside = (has_corner & (near_y > Real(-1)) & (near_x > Real(-1))) | (nan_or_zero != Real(0));
+  point.inside =
+      (has_corner & (near_y > Real(-1)) & (near_x > Real(-1))) | (nan_or_zero != Real(0));
   return point;
 }
 

@@ -26,7 +26,7 @@ constexpr int64_t kPointGradients = 3;
 constexpr int64_t kWaveBytes = 51 << 20;
 // Pieces of work for threads to share, as far as bands can make them.
 constexpr int64_t kPieces = 8;
-constexpr int64_t kMostBands = 4;
+constexpr int64_t kMostBands = 2;
 
 template <typename Real>
 class BackwardInput {
@@ -74,6 +74,15 @@ class BackwardInput {
     Real* points;      // [tap, kPointGradients, out_pixels], if blocks share an offset group
   };
 
+  // What a thread works in.
+  struct Memory {
+    TapPoints<Real>* points;    // [tap of the block]
+    TapSamples<Real>* samples;  // [tap of the block]
+    Real* dots;                 // [tap of the block, kTilePixels, kCorners]
+    Real* grad_output;          // [output of the block's groups, kTilePixels]
+    Real* grad_columns;         // [tap of the block, pixel, column]
+  };
+
   int64_t ItemBytes() const {
     return ((1 + bands_) * slab_size_ + points_size_) * static_cast<int64_t>(sizeof(Real));
   }
@@ -85,10 +94,14 @@ class BackwardInput {
     // One more: for the sums of an offset group that goes on in the next wave.
     points_ = placer->Place<Real>((wave_ + 1) * points_size_);
     weights_ = placer->Place<Real>(blocks_.packed() * g_.taps * g_.group_out_channels);
+    points_of_taps_ = placer->Place<TapPoints<Real>>(threads_ * blocks_.most_taps());
+    samples_ = placer->Place<TapSamples<Real>>(threads_ * blocks_.most_taps());
+    dots_ = placer->Place<Real>(threads_ * DotsSize());
     grad_outputs_ = placer->Place<Real>(threads_ * GradOutputSize());
     grad_columns_ = placer->Place<Real>(threads_ * ColumnsSize());
   }
 
+  int64_t DotsSize() const { return blocks_.most_taps() * kTilePixels * kCorners; }
   int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
   int64_t ColumnsSize() const { return blocks_.columns() + kBlockChannels; }
 
@@ -111,16 +124,15 @@ class BackwardInput {
 #pragma omp parallel for num_threads(threads_) schedule(dynamic)
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         const ChannelBlock& block = blocks_[index];
-        if (block.parts > 1 || block.width < block.member_columns) {
+        if (HasEmptyColumns(block)) {
           FillZeros(WeightsOf(block, 0, 0), block.packed * g_.taps * g_.group_out_channels);
         }
         for (int64_t member = 0; member < block.members; ++member) {
-          VisitRuns(g_, blocks_, block, member,
-                    [&](int64_t channel, int64_t width, int64_t column) {
-                      WithLanes<Real>(width, [&](auto lanes) {
-                        PackRun<lanes>(weight, block, member, channel, width, column);
-                      });
-                    });
+          VisitRuns<Real>(g_, block, [&](int64_t channel, int64_t width, int64_t column) {
+            WithLanes<Real>(width, [&](auto lanes) {
+              PackRun<lanes>(weight, block, member, channel, width, column);
+            });
+          });
         }
       }
     });
@@ -164,8 +176,11 @@ class BackwardInput {
       for (int64_t index = first; index < end; ++index) {
         for (int64_t band = 0; band < bands_; ++band) {
           const int64_t thread = omp_get_thread_num();
-          RunBand(ItemAt(first, index), band, grad_outputs_ + thread * GradOutputSize(),
-                  grad_columns_ + thread * ColumnsSize());
+          RunBand(
+              ItemAt(first, index), band,
+              {points_of_taps_ + thread * blocks_.most_taps(),
+               samples_ + thread * blocks_.most_taps(), dots_ + thread * DotsSize(),
+               grad_outputs_ + thread * GradOutputSize(), grad_columns_ + thread * ColumnsSize()});
         }
       }
 #pragma omp for schedule(static) collapse(2)
@@ -180,25 +195,25 @@ class BackwardInput {
     }
   }
 
-  void RunBand(const Item& item, int64_t band, Real* grad_output, Real* grad_columns) const {
+  void RunBand(const Item& item, int64_t band, const Memory& memory) const {
     const ChannelBlock& block = *item.block;
     Real* grad_slab = item.grad_slabs + band * slab_size_;
     FillZeros(grad_slab, block.pitch * SlabPixels(g_));
     // Columns without a channel stay 0.
-    FillZeros(grad_columns, ColumnsSize());
+    FillZeros(memory.grad_columns, ColumnsSize());
     const int64_t tiles = TilesPerImage(g_);
     Tile tile;
     for (int64_t i = band * tiles / bands_; i < (band + 1) * tiles / bands_; ++i) {
       SetTile(g_, item.image * tiles + i, &tile);
-      LoadGradOutput(g_, call_.dtype, call_.grad_output, tile, block, grad_output);
+      LoadGradOutput(g_, call_.dtype, call_.grad_output, tile, block, memory.grad_output);
       for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
         const int64_t taps = Minimum(block.block_taps, g_.taps - tap);
         for (int64_t t = 0; t < taps; ++t) {
-          Real* of_tap = grad_columns + t * kTilePixels * block.pitch;
-          GradColumns(tile, block, tap + t, grad_output, of_tap);
-          for (int64_t part = 0; part < block.parts; ++part) {
-            RunTap(tile, item, blocks_.PartsOf(block)[part], tap + t, grad_slab, of_tap);
-          }
+          GradColumns(tile, block, tap + t, memory.grad_output,
+                      memory.grad_columns + t * kTilePixels * block.pitch);
+        }
+        for (int64_t i = 0; i < block.offset_groups; ++i) {
+          RunSlice(tile, item, blocks_.SlicesOf(block)[i], tap, taps, grad_slab, memory);
         }
       }
     }
@@ -217,30 +232,37 @@ class BackwardInput {
     }
   }
 
-  // Point gradients of one tap and part over a tile, and its share of the gradient slab.
-  void RunTap(const Tile& tile, const Item& item, const Part& part, int64_t tap, Real* grad_slab,
-              const Real* grad_columns) const {
-    TapPoints<Real> points;
-    TapSamples<Real> samples;
-    Real dots[kCorners][kTilePixels];
-    Real gradients[kPointGradients][kTilePixels];
-    LocateTap(g_, call_.dtype, call_.inputs, tile, part.offset_group, tap, &points);
-    FoldTap(g_, tile, points, &samples);
-    const int64_t of_part = part.column * SlabPixels(g_);
-    WithPitch<Real>(part.pitch, [&](auto pitch) {
-      const int64_t row = SlabWidth(g_) * pitch;
-      const SlabRows<const Real, pitch> image = {item.slab + of_part, row};
-      const SlabRows<Real, pitch> grad_image = {grad_slab + of_part, row};
-      ScatterTap(tile, points, samples, image, grad_columns + part.column, item.block->pitch,
-                 grad_image, dots);
-    });
-    GradPoints(tile, points, dots, gradients);
-    if (part.width == g_.offset_group_channels) {
-      StorePoints(tile.image, tile.first, tile.pixels, part.offset_group, tap, gradients);
-      return;
+  // Point gradients of some taps and one slice over a tile, and their share of the gradient slab.
+  void RunSlice(const Tile& tile, const Item& item, const Slice& slice, int64_t first_tap,
+                int64_t taps, Real* grad_slab, const Memory& memory) const {
+    for (int64_t t = 0; t < taps; ++t) {
+      LocateTap(g_, call_.dtype, call_.inputs, tile, slice.offset_group, first_tap + t,
+                &memory.points[t]);
+      FoldTap(g_, tile, memory.points[t], &memory.samples[t]);
     }
+    const int64_t of_slice = slice.column * SlabPixels(g_);
+    WithPitch<Real>(slice.pitch, [&](auto pitch) {
+      const int64_t row = SlabWidth(g_) * pitch;
+      ScatterTaps<pitch>(tile, taps, {item.slab + of_slice, row}, {grad_slab + of_slice, row},
+                         memory.grad_columns + slice.column, item.block->pitch, memory);
+    });
+    const bool is_whole = slice.width == g_.offset_group_channels;
+    for (int64_t t = 0; t < taps; ++t) {
+      Real gradients[kPointGradients][kTilePixels];
+      GradPoints(tile, memory.points[t], memory.dots + t * kTilePixels * kCorners, gradients);
+      if (is_whole) {
+        StorePoints(tile.image, tile.first, tile.pixels, slice.offset_group, first_tap + t,
+                    gradients);
+      } else {
+        KeepPoints(tile, first_tap + t, gradients, item.points);
+      }
+    }
+  }
+
+  void KeepPoints(const Tile& tile, int64_t tap, const Real gradients[kPointGradients][kTilePixels],
+                  Real* points) const {
     for (int64_t i = 0; i < kPointGradients; ++i) {
-      Real* to = item.points + (tap * kPointGradients + i) * g_.out_pixels + tile.first;
+      Real* to = points + (tap * kPointGradients + i) * g_.out_pixels + tile.first;
       for (int64_t p = 0; p < tile.pixels; ++p) {
         to[p] = gradients[i][p];
       }
@@ -248,25 +270,24 @@ class BackwardInput {
   }
 
   // dots[i] = grad_column * corner i of the image, and corner i of grad_image += weight[i] *
-  // grad_column, for each pixel.
+  // grad_column, for each pixel and tap.
   template <int kPitch>
-  static void ScatterTap(const Tile& tile, const TapPoints<Real>& points,
-                         const TapSamples<Real>& samples, SlabRows<const Real, kPitch> image,
-                         const Real* grad_columns, int64_t columns_row,
-                         SlabRows<Real, kPitch> grad_image, Real dots[kCorners][kTilePixels]) {
+  static void ScatterTaps(const Tile& tile, int64_t taps, SlabRows<const Real, kPitch> image,
+                          SlabRows<Real, kPitch> grad_image, const Real* grad_columns,
+                          int64_t columns_row, const Memory& memory) {
     constexpr int kLanes = LanesOfPitch<Real>(kPitch);
-    static_assert(kTilePixels % kLanes == 0, "dots are written a vector at a time");
-    for (int64_t first = 0; first < tile.pixels; first += kLanes) {
-      Vector<Real, kLanes> dot[kCorners][kLanes] = {};
-      for (int64_t p = first; p < Minimum(first + kLanes, tile.pixels); ++p) {
-        const Real weight[kCorners] = {samples.weight[0][p], samples.weight[1][p],
-                                       samples.weight[2][p], samples.weight[3][p]};
-        const Real* grad_column = grad_columns + p * columns_row;
+    for (int64_t p = 0; p < tile.pixels; ++p) {
+      for (int64_t t = 0; t < taps; ++t) {
+        const TapSamples<Real>& of_tap = memory.samples[t];
+        const Real weight[kCorners] = {of_tap.weight[0][p], of_tap.weight[1][p],
+                                       of_tap.weight[2][p], of_tap.weight[3][p]};
+        const int64_t index = t * kTilePixels + p;
+        const Real* grad_column = grad_columns + index * columns_row;
         const Real* corner[kCorners];
         Real* target[kCorners];
         for (int i = 0; i < kCorners; ++i) {
-          corner[i] = image.Corner(points.pixel[p], i);
-          target[i] = grad_image.Corner(samples.pixel[p], i);
+          corner[i] = image.Corner(memory.points[t].pixel[p], i);
+          target[i] = grad_image.Corner(of_tap.pixel[p], i);
         }
         Vector<Real, kLanes> sum[kCorners] = {};
 #pragma GCC unroll 4
@@ -281,21 +302,15 @@ class BackwardInput {
             StoreVector<Real, kLanes>(target[i] + c, value[i]);
           }
         }
-        for (int i = 0; i < kCorners; ++i) {
-          dot[i][p - first] = sum[i];
-        }
-      }
-      for (int i = 0; i < kCorners; ++i) {
-        StoreVector<Real, kLanes>(dots[i] + first, SumRows<Real, kLanes>(dot[i]));
+        SumFourRows<Real, kLanes>(sum, memory.dots + index * kCorners);
       }
     }
   }
 
-  static void GradPoints(const Tile& tile, const TapPoints<Real>& points,
-                         const Real dots[kCorners][kTilePixels],
+  static void GradPoints(const Tile& tile, const TapPoints<Real>& points, const Real* dots,
                          Real gradients[kPointGradients][kTilePixels]) {
     for (int64_t p = 0; p < tile.pixels; ++p) {
-      const Real dot[kCorners] = {dots[0][p], dots[1][p], dots[2][p], dots[3][p]};
+      const Real* dot = dots + p * kCorners;
       Real slope_y, slope_x, weight[kCorners];
       SampleSlopes(points.fraction_y[p], points.fraction_x[p], dot, &slope_y, &slope_x);
       CornerWeights(points.fraction_y[p], points.fraction_x[p], weight);
@@ -322,19 +337,20 @@ class BackwardInput {
 
   // Adds up the bands of one row of grad_input.
   void StoreGradRow(const Item& item, int64_t y) const {
-    for (int64_t i = 0; i < item.block->parts; ++i) {
-      const Part& part = blocks_.PartsOf(*item.block)[i];
-      Real* row = item.grad_slabs + part.column * SlabPixels(g_) + SlabPixel(g_, y, 0) * part.pitch;
+    for (int64_t i = 0; i < item.block->offset_groups; ++i) {
+      const Slice& slice = blocks_.SlicesOf(*item.block)[i];
+      Real* row =
+          item.grad_slabs + slice.column * SlabPixels(g_) + SlabPixel(g_, y, 0) * slice.pitch;
       for (int64_t band = 1; band < bands_; ++band) {
         const Real* of_band = row + band * slab_size_;
-        for (int64_t j = 0; j < g_.in_width * part.pitch; ++j) {
+        for (int64_t j = 0; j < g_.in_width * slice.pitch; ++j) {
           row[j] += of_band[j];
         }
       }
-      const int64_t first = (item.image * g_.in_channels + part.channel) * g_.in_pixels;
+      const int64_t first = (item.image * g_.in_channels + slice.channel) * g_.in_pixels;
       VisitStorage<Real>(call_.dtype, call_.grad_input, [&](auto* grad_input) {
-        WithLanes<Real>(part.pitch, [&](auto lanes) {
-          StoreTransposed<lanes>(row, part.pitch, g_.in_width, part.width,
+        WithLanes<Real>(slice.pitch, [&](auto lanes) {
+          StoreTransposed<lanes>(row, slice.pitch, g_.in_width, slice.width,
                                  static_cast<const Real*>(nullptr),
                                  grad_input + first + y * g_.in_width, g_.in_pixels);
         });
@@ -355,7 +371,7 @@ class BackwardInput {
         ++last;
       }
       const ChannelBlock& last_block = blocks_[last % blocks_.count()];
-      if (item.block->parts == 1 && item.block->width < g_.offset_group_channels) {
+      if (item.block->width < g_.offset_group_channels) {
         const bool continues = item.block->channel % g_.offset_group_channels != 0;
         const bool ends = last_block.channel + last_block.width == group_end;
         SumBlocks(item, last - begin + 1, offset_group, continues, ends);
@@ -408,8 +424,11 @@ class BackwardInput {
   Real* grad_slabs_ = nullptr;
   Real* points_ = nullptr;
   Real* weights_ = nullptr;
-  Real* grad_outputs_ = nullptr;  // [thread], each [output of the block's groups, kTilePixels]
-  Real* grad_columns_ = nullptr;  // [thread], each [tap of the block, pixel, column]
+  TapPoints<Real>* points_of_taps_ = nullptr;
+  TapSamples<Real>* samples_ = nullptr;
+  Real* dots_ = nullptr;
+  Real* grad_outputs_ = nullptr;
+  Real* grad_columns_ = nullptr;
 };
 
 }  // namespace MS_DEFORM_ISA

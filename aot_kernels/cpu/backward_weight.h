@@ -47,7 +47,8 @@ class BackwardWeight {
         for (int64_t split = 0; split < splits_; ++split) {
           const int64_t thread = omp_get_thread_num();
           RunSplit(blocks_[index], split, image, image + count,
-                   grad_outputs_ + thread * GradOutputSize(), columns_ + thread * ColumnsSize());
+                   {samples_ + thread * blocks_.most_taps(),
+                    grad_outputs_ + thread * GradOutputSize(), columns_ + thread * ColumnsSize()});
         }
       }
     }
@@ -56,6 +57,13 @@ class BackwardWeight {
   }
 
  private:
+  // What a thread works in.
+  struct Memory {
+    TapSamples<Real>* samples;  // [tap of the block]
+    Real* grad_output;          // [output of the block's groups, kTilePixels]
+    Real* columns;              // [tap of the block, pixel, column]
+  };
+
   int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
   // Reading whole vectors past a row's end needs one more.
   int64_t ColumnsSize() const { return blocks_.columns() + kBlockChannels; }
@@ -64,6 +72,7 @@ class BackwardWeight {
     blocks_.Place(placer);
     images_.Place(placer);
     sums_ = placer->Place<Real>(splits_ * split_size_);
+    samples_ = placer->Place<TapSamples<Real>>(threads_ * blocks_.most_taps());
     grad_outputs_ = placer->Place<Real>(threads_ * GradOutputSize());
     columns_ = placer->Place<Real>(threads_ * ColumnsSize());
   }
@@ -85,20 +94,21 @@ class BackwardWeight {
 
   // The share of one split and block in the images from `image` to `image_end`.
   void RunSplit(const ChannelBlock& block, int64_t split, int64_t image, int64_t image_end,
-                Real* grad_output, Real* columns) const {
+                const Memory& memory) const {
     const int64_t tiles = TilesPerImage(g_);
     const int64_t first = split * tiles_ / splits_;
     const int64_t end = Minimum((split + 1) * tiles_ / splits_, image_end * tiles);
     Tile tile;
     for (int64_t index = Maximum(first, image * tiles); index < end; ++index) {
       SetTile(g_, index, &tile);
-      LoadGradOutput(g_, call_.dtype, call_.grad_output, tile, block, grad_output);
+      LoadGradOutput(g_, call_.dtype, call_.grad_output, tile, block, memory.grad_output);
       for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
         const int64_t taps = Minimum(block.block_taps, g_.taps - tap);
-        sampler_.Run(tile, blocks_, block, tap, taps, images_.Slab(tile.image, block), columns);
+        sampler_.Run(tile, blocks_, block, tap, taps, images_.Slab(tile.image, block),
+                     memory.samples, memory.columns);
         for (int64_t t = 0; t < taps; ++t) {
-          MultiplyTap(tile, block, split, tap + t, grad_output,
-                      columns + t * kTilePixels * block.pitch, index > first);
+          MultiplyTap(tile, block, split, tap + t, memory.grad_output,
+                      memory.columns + t * kTilePixels * block.pitch, index > first);
         }
       }
     }
@@ -135,10 +145,9 @@ class BackwardWeight {
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         const ChannelBlock& block = blocks_[index];
         for (int64_t member = 0; member < block.members; ++member) {
-          VisitRuns(g_, blocks_, block, member,
-                    [&](int64_t channel, int64_t width, int64_t column) {
-                      StoreRun(block, member, channel, width, column, grad_weight);
-                    });
+          VisitRuns<Real>(g_, block, [&](int64_t channel, int64_t width, int64_t column) {
+            StoreRun(block, member, channel, width, column, grad_weight);
+          });
         }
       }
     });
@@ -168,9 +177,10 @@ class BackwardWeight {
   int64_t splits_;
   int64_t split_size_;  // elements of the sums of one split
   Sampler<Real> sampler_;
-  Real* sums_ = nullptr;          // [split, block, member, tap], each [output, padded column]
-  Real* grad_outputs_ = nullptr;  // [thread], each [output of the block's groups, kTilePixels]
-  Real* columns_ = nullptr;       // [thread], each [tap of the block, pixel, column]
+  Real* sums_ = nullptr;  // [split, block, member, tap], each [output, padded column]
+  TapSamples<Real>* samples_ = nullptr;
+  Real* grad_outputs_ = nullptr;
+  Real* columns_ = nullptr;
 };
 
 }  // namespace MS_DEFORM_ISA

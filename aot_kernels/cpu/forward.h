@@ -38,7 +38,8 @@ class Forward {
 #pragma omp parallel for num_threads(threads_) schedule(dynamic)
       for (int64_t index = image * tiles; index < (image + count) * tiles; ++index) {
         const int64_t thread = omp_get_thread_num();
-        RunTile(index, columns_ + thread * ColumnsSize(), sums_ + thread * SumsSize());
+        RunTile(index, samples_ + thread * blocks_.most_taps(), columns_ + thread * ColumnsSize(),
+                sums_ + thread * SumsSize());
       }
     }
   }
@@ -54,6 +55,7 @@ class Forward {
     images_.Place(placer);
     weights_ = placer->Place<Real>(blocks_.pitch() * g_.taps * member_outputs_);
     bias_ = placer->Place<Real>(g_.out_channels);
+    samples_ = placer->Place<TapSamples<Real>>(threads_ * blocks_.most_taps());
     columns_ = placer->Place<Real>(threads_ * ColumnsSize());
     sums_ = placer->Place<Real>(threads_ * SumsSize());
   }
@@ -85,12 +87,12 @@ class Forward {
     const int64_t width = PackedPanelWidth<Real>(g_.group_out_channels, panel);
     const int64_t depth = g_.taps * block.member_columns;
     Real* packed = WeightsOf(block, member) + panel * depth;
-    FillZeros(packed, block.parts > 1 || block.width < block.member_columns ? depth * width : 0);
+    FillZeros(packed, HasEmptyColumns(block) ? depth * width : 0);
     const int64_t group = block.group + member;
     const int64_t present = Minimum(width, g_.group_out_channels - panel);
     const Storage* of_panel =
         weight + (group * g_.group_out_channels + panel) * g_.group_in_channels * g_.taps;
-    VisitRuns(g_, blocks_, block, member, [&](int64_t channel, int64_t channels, int64_t column) {
+    VisitRuns<Real>(g_, block, [&](int64_t channel, int64_t channels, int64_t column) {
       const Storage* from = of_panel + channel * g_.taps;
       Real* to = packed + column * width;
       WithLanes<Real>(width, [&](auto lanes) {
@@ -123,7 +125,7 @@ class Forward {
     }
   }
 
-  void RunTile(int64_t index, Real* columns, Real* sums) const {
+  void RunTile(int64_t index, TapSamples<Real>* samples, Real* columns, Real* sums) const {
     Tile tile;
     SetTile(g_, index, &tile);
     for (int64_t i = 0; i < blocks_.count(); ++i) {
@@ -132,7 +134,8 @@ class Forward {
       const bool ends_group = (block.channel + block.width) % g_.group_in_channels == 0;
       for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
         const int64_t taps = Minimum(block.block_taps, g_.taps - tap);
-        sampler_.Run(tile, blocks_, block, tap, taps, images_.Slab(tile.image, block), columns);
+        sampler_.Run(tile, blocks_, block, tap, taps, images_.Slab(tile.image, block), samples,
+                     columns);
         for (int64_t member = 0; member < block.members; ++member) {
           const Factor<Real> a = {columns + member * block.member_columns,
                                   block.pitch,
@@ -173,10 +176,11 @@ class Forward {
   int64_t member_outputs_;  // of one group, padded
   int64_t most_members_;    // of a block
   Sampler<Real> sampler_;
-  Real* weights_ = nullptr;  // [block, member], each packed [tap, column][output]
-  Real* bias_ = nullptr;     // [C_out]
-  Real* columns_ = nullptr;  // [thread], each [tap of the block, pixel, column]
-  Real* sums_ = nullptr;     // [thread], each [pixel, member, padded output]
+  Real* weights_ = nullptr;              // [block, member], each packed [tap, column][output]
+  Real* bias_ = nullptr;                 // [C_out]
+  TapSamples<Real>* samples_ = nullptr;  // [thread, tap of the block]
+  Real* columns_ = nullptr;              // [thread], each [tap of the block, pixel, column]
+  Real* sums_ = nullptr;                 // [thread], each [pixel, member, padded output]
 };
 
 }  // namespace MS_DEFORM_ISA

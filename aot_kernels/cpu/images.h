@@ -10,7 +10,7 @@
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
-// A slab has, for each part of its block, pixels in rows of SlabWidth: a row and a column of zeros
+// A slab has, for each slice of its block, pixels in rows of SlabWidth: a row and a column of zeros
 // before the image, two rows after it. The column also serves as the right border of the row
 // before. With the second row a sample outside, at (height, -1), reads zeros only.
 static inline int64_t SlabWidth(const Geometry& g) { return g.in_width + 1; }
@@ -42,18 +42,18 @@ template <typename Real>
 static void LoadSlabRow(const Geometry& g, DType dtype, const void* input, int64_t image,
                         const ChannelBlocks<Real>& blocks, const ChannelBlock& block, int64_t y,
                         Real* slab) {
-  for (int64_t i = 0; i < block.parts; ++i) {
-    const Part& part = blocks.PartsOf(block)[i];
-    Real* row = slab + part.column * SlabPixels(g) + SlabPixel(g, y, -1) * part.pitch;
+  for (int64_t i = 0; i < block.offset_groups; ++i) {
+    const Slice& slice = blocks.SlicesOf(block)[i];
+    Real* row = slab + slice.column * SlabPixels(g) + SlabPixel(g, y, -1) * slice.pitch;
     if (y < 0 || y >= g.in_height) {
-      FillZeros(row, SlabWidth(g) * part.pitch);
+      FillZeros(row, SlabWidth(g) * slice.pitch);
       continue;
     }
-    FillZeros(row, part.pitch);
-    const int64_t first = (image * g.in_channels + part.channel) * g.in_pixels + y * g.in_width;
+    FillZeros(row, slice.pitch);
+    const int64_t first = (image * g.in_channels + slice.channel) * g.in_pixels + y * g.in_width;
     VisitStorage<Real>(dtype, input, [&](auto* storage) {
-      WithPitch<Real>(part.pitch, [&](auto pitch) {
-        LoadTransposed<LanesOfPitch<Real>(pitch)>(storage + first, g.in_pixels, part.width,
+      WithPitch<Real>(slice.pitch, [&](auto pitch) {
+        LoadTransposed<LanesOfPitch<Real>(pitch)>(storage + first, g.in_pixels, slice.width,
                                                   g.in_width, row + pitch, pitch);
       });
     });

@@ -96,8 +96,8 @@ static void SampleTaps(const Tile& tile, const TapSamples<Real>* samples, int64_
       const TapSamples<Real>& of_tap = samples[t];
       const Real* top = slab.Corner(of_tap.pixel[p], 0);
       const Real* bottom = top + slab.row;
-      const Real weight[kCorners] = {of_tap.weight[0][p], of_tap.weight[1][p],
-                                     of_tap.weight[2][p], of_tap.weight[3][p]};
+      const Real weight[kCorners] = {of_tap.weight[0][p], of_tap.weight[1][p], of_tap.weight[2][p],
+                                     of_tap.weight[3][p]};
       Real* column = columns + (t * kTilePixels + p) * columns_row;
 #pragma GCC unroll 4
       for (int c = 0; c < kPitch; c += kLanes) {
@@ -130,20 +130,20 @@ class Sampler {
       : g_(g), dtype_(dtype), inputs_(inputs) {}
 
   void Run(const Tile& tile, const ChannelBlocks<Real>& blocks, const ChannelBlock& block,
-           int64_t first_tap, int64_t taps, const Real* slab, Real* columns) const {
-    static thread_local TapSamples<Real> samples[64];
-    for (int64_t i = 0; i < block.parts; ++i) {
-      const Part& part = blocks.PartsOf(block)[i];
+           int64_t first_tap, int64_t taps, const Real* slab, TapSamples<Real>* samples,
+           Real* columns) const {
+    for (int64_t i = 0; i < block.offset_groups; ++i) {
+      const Slice& slice = blocks.SlicesOf(block)[i];
       for (int64_t t = 0; t < taps; ++t) {
         TapPoints<Real> points;
-        LocateTap(g_, dtype_, inputs_, tile, part.offset_group, first_tap + t, &points);
+        LocateTap(g_, dtype_, inputs_, tile, slice.offset_group, first_tap + t, &points);
         FoldTap(g_, tile, points, &samples[t]);
       }
-        WithPitch<Real>(part.pitch, [&](auto pitch) {
-          const SlabRows<const Real, pitch> rows = {slab + part.column * SlabPixels(g_),
-                                                    SlabWidth(g_) * pitch};
-          SampleTaps(tile, samples, taps, rows, columns + part.column, block.pitch);
-        });
+      WithPitch<Real>(slice.pitch, [&](auto pitch) {
+        const SlabRows<const Real, pitch> rows = {slab + slice.column * SlabPixels(g_),
+                                                  SlabWidth(g_) * pitch};
+        SampleTaps(tile, samples, taps, rows, columns + slice.column, block.pitch);
+      });
     }
   }
 

@@ -6,6 +6,7 @@
 #define MS_DEFORM_CPU_SIMD_H_
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -56,28 +57,47 @@ static inline void StoreVector(Real* to, Vector<Real, kLanes> value) {
   *reinterpret_cast<Vector<Real, kLanes>*>(to) = value;
 }
 
-// Lanes 0, 0, 1, 1, ... of a and b in turn, from lane `kFirst` of each on.
-template <typename Real, int kLanes, int kFirst, size_t... kIndex>
-static inline Vector<Real, kLanes> Zip(Vector<Real, kLanes> a, Vector<Real, kLanes> b,
-                                       std::index_sequence<kIndex...>) {
+// The lanes of a and b, numbered through, in the order of kIndex.
+template <typename Real, int kLanes, int... kIndex>
+static inline Vector<Real, kLanes> Shuffle(Vector<Real, kLanes> a, Vector<Real, kLanes> b,
+                                           std::integer_sequence<int, kIndex...>) {
 #if defined(__clang__)
-  return __builtin_shufflevector(a, b, (kFirst + kIndex / 2 + kIndex % 2 * kLanes)...);
+  return __builtin_shufflevector(a, b, kIndex...);
 #else
   using Integer = typename std::conditional<sizeof(Real) == 8, int64_t, int32_t>::type;
   typedef Integer Order __attribute__((vector_size(kLanes * sizeof(Real))));
-  return __builtin_shuffle(
-      a, b, Order{static_cast<Integer>(kFirst + kIndex / 2 + kIndex % 2 * kLanes)...});
+  return __builtin_shuffle(a, b, Order{kIndex...});
 #endif
+}
+
+// Lane 0 of a, lane 0 of b, lane 1 of a, ... from lane `kFirst` of each on.
+template <typename Real, int kLanes, int kFirst, int... kIndex>
+static inline Vector<Real, kLanes> Zip(Vector<Real, kLanes> a, Vector<Real, kLanes> b,
+                                       std::integer_sequence<int, kIndex...>) {
+  return Shuffle<Real, kLanes>(
+      a, b, std::integer_sequence<int, (kFirst + kIndex / 2 + kIndex % 2 * kLanes)...>());
 }
 
 template <typename Real, int kLanes>
 static inline Vector<Real, kLanes> ZipLow(Vector<Real, kLanes> a, Vector<Real, kLanes> b) {
-  return Zip<Real, kLanes, 0>(a, b, std::make_index_sequence<kLanes>());
+  return Zip<Real, kLanes, 0>(a, b, std::make_integer_sequence<int, kLanes>());
 }
 
 template <typename Real, int kLanes>
 static inline Vector<Real, kLanes> ZipHigh(Vector<Real, kLanes> a, Vector<Real, kLanes> b) {
-  return Zip<Real, kLanes, kLanes / 2>(a, b, std::make_index_sequence<kLanes>());
+  return Zip<Real, kLanes, kLanes / 2>(a, b, std::make_integer_sequence<int, kLanes>());
+}
+
+template <typename Real, int kLanes, int kBy, int... kIndex>
+static inline Vector<Real, kLanes> RotateBy(Vector<Real, kLanes> a,
+                                            std::integer_sequence<int, kIndex...>) {
+  return Shuffle<Real, kLanes>(a, a, std::integer_sequence<int, ((kIndex + kBy) % kLanes)...>());
+}
+
+// Lane i of the result is lane i + kBy of a, around the end.
+template <typename Real, int kLanes, int kBy>
+static inline Vector<Real, kLanes> Rotate(Vector<Real, kLanes> a) {
+  return RotateBy<Real, kLanes, kBy>(a, std::make_integer_sequence<int, kLanes>());
 }
 
 // Transposes a square. A zip of rows i and i + kLanes / 2 rotates the bits of (row, lane) by one;
@@ -99,18 +119,28 @@ static inline void TransposeSquare(Vector<Real, kLanes> rows[kLanes]) {
   }
 }
 
-// Lane i of the result is the sum of the lanes of rows[i], always paired in the same way.
+// sums[i] is the sum of the lanes of rows[i], always paired in the same way.
 template <typename Real, int kLanes>
-static inline Vector<Real, kLanes> SumRows(Vector<Real, kLanes> rows[kLanes]) {
-#pragma GCC unroll 8
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-#pragma GCC unroll 16
-    for (int i = 0; i < half; ++i) {
-      rows[i] = ZipLow<Real, kLanes>(rows[i], rows[i + half]) +
-                ZipHigh<Real, kLanes>(rows[i], rows[i + half]);
+static inline void SumFourRows(const Vector<Real, kLanes> rows[4], Real sums[4]) {
+  if constexpr (kLanes < 4) {
+    for (int i = 0; i < 4; ++i) {
+      sums[i] = rows[i][0] + rows[i][1];
     }
+  } else {
+    const auto even =
+        ZipLow<Real, kLanes>(rows[0], rows[2]) + ZipHigh<Real, kLanes>(rows[0], rows[2]);
+    const auto odd =
+        ZipLow<Real, kLanes>(rows[1], rows[3]) + ZipHigh<Real, kLanes>(rows[1], rows[3]);
+    // Lanes of rows 0, 1, 2, 3 in turn.
+    auto sum = ZipLow<Real, kLanes>(even, odd) + ZipHigh<Real, kLanes>(even, odd);
+    if constexpr (kLanes > 4) {
+      sum += Rotate<Real, kLanes, kLanes / 2>(sum);
+    }
+    if constexpr (kLanes > 8) {
+      sum += Rotate<Real, kLanes, kLanes / 4>(sum);
+    }
+    std::memcpy(sums, &sum, 4 * sizeof(Real));
   }
-  return rows[0];
 }
 
 }  // namespace MS_DEFORM_ISA
