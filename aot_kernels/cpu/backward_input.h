@@ -38,12 +38,12 @@ class BackwardInput {
         blocks_(g_),
         slab_size_(blocks_.widest() * SlabPixels(g_)),
         points_size_(blocks_.split() ? kPointGradients * g_.taps * g_.out_pixels : 0) {
-    const int64_t items = g_.batch * blocks_.count();
-    bands_ = Maximum(1, Minimum(kMostBands, CeilDivide(kPieces, Maximum(1, items))));
+    const int64_t items = Maximum(1, g_.batch * blocks_.count());
+    bands_ = Minimum(kMostBands, CeilDivide(kPieces, items));
     while (bands_ > 1 && ItemBytes() > kWaveBytes) {
       --bands_;
     }
-    const int64_t fitting = Maximum(1, Minimum(items, kWaveBytes / ItemBytes()));
+    const int64_t fitting = Minimum(items, Maximum(1, kWaveBytes / ItemBytes()));
     wave_ = CeilDivide(items, CeilDivide(items, fitting));
   }
 
@@ -114,7 +114,7 @@ class BackwardInput {
   // For each member of a block and each tap a packed matrix, with a row for each output of the
   // group and a column for each column of the member.
   Real* WeightsOf(const ChannelBlock& block, int64_t member, int64_t tap) const {
-    const int64_t columns = PackedColumns<Real>(block.member_columns);
+    const int64_t columns = PaddedColumns<Real>(block.member_columns);
     return weights_ + (block.packed_before * g_.taps + (member * g_.taps + tap) * columns) *
                           g_.group_out_channels;
   }

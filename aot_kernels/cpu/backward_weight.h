@@ -86,7 +86,7 @@ class BackwardWeight {
 
   // [output, padded column] of a member group and tap.
   Real* SumsOf(int64_t split, const ChannelBlock& block, int64_t member, int64_t tap) const {
-    const int64_t columns = PackedColumns<Real>(block.member_columns);
+    const int64_t columns = PaddedColumns<Real>(block.member_columns);
     return sums_ + split * split_size_ +
            (block.packed_before * g_.taps + (member * g_.taps + tap) * columns) *
                g_.group_out_channels;
@@ -123,7 +123,7 @@ class BackwardWeight {
       Multiply(
           a, outputs, Rows<const Real>{columns + member * block.member_columns, block.pitch},
           block.member_columns,
-          Rows<Real>{SumsOf(split, block, member, tap), PackedColumns<Real>(block.member_columns)},
+          Rows<Real>{SumsOf(split, block, member, tap), PaddedColumns<Real>(block.member_columns)},
           accumulate);
     }
   }
@@ -156,7 +156,7 @@ class BackwardWeight {
   template <typename Storage>
   void StoreRun(const ChannelBlock& block, int64_t member, int64_t channel, int64_t width,
                 int64_t column, Storage* grad_weight) const {
-    const int64_t row = PackedColumns<Real>(block.member_columns);
+    const int64_t row = PaddedColumns<Real>(block.member_columns);
     for (int64_t output = 0; output < g_.group_out_channels; ++output) {
       const int64_t of_output = (block.group + member) * g_.group_out_channels + output;
       const Real* from = SumsOf(0, block, member, 0) + output * row + column;

@@ -73,7 +73,7 @@ static inline ChannelBlock BlockAt(const Geometry& g, int64_t channel) {
   const int64_t in_group = (block.group + 1) * g.group_in_channels - channel;
   const int64_t in_offset_group = (block.offset_group + 1) * g.offset_group_channels - channel;
   // Products write whole vectors: the last member needs room for them.
-  const int64_t last_member = PackedColumns<Real>(g.group_in_channels);
+  const int64_t last_member = PaddedColumns<Real>(g.group_in_channels);
   const int64_t slice_pitch = SlicePitch<Real>(g.offset_group_channels);
   if (channel % g.group_in_channels == 0 && in_offset_group >= 2 * g.group_in_channels &&
       g.group_in_channels + last_member <= kBlockChannels) {
@@ -87,12 +87,12 @@ static inline ChannelBlock BlockAt(const Geometry& g, int64_t channel) {
     block.offset_groups = Minimum(in_group / g.offset_group_channels, kBlockChannels / slice_pitch);
     block.width = block.offset_groups * g.offset_group_channels;
     block.member_columns = block.offset_groups * slice_pitch;
-    block.pitch = PackedColumns<Real>(block.member_columns);
+    block.pitch = PaddedColumns<Real>(block.member_columns);
   } else {
     block.width = Minimum(kBlockChannels, Minimum(in_group, in_offset_group));
     block.pitch = block.member_columns = SlicePitch<Real>(block.width);
   }
-  block.packed = block.members * PackedColumns<Real>(block.member_columns);
+  block.packed = block.members * PaddedColumns<Real>(block.member_columns);
   const int64_t tap_bytes = kTilePixels * block.pitch * static_cast<int64_t>(sizeof(Real));
   block.block_taps = Minimum(g.taps, Maximum(1, kColumnBytes / tap_bytes));
   return block;

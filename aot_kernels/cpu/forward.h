@@ -20,7 +20,7 @@ class Forward {
         threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
         images_(g_, blocks_, threads_),
-        member_outputs_(PackedColumns<Real>(g_.group_out_channels)),
+        member_outputs_(PaddedColumns<Real>(g_.group_out_channels)),
         most_members_(CeilDivide(blocks_.most_outputs(), Maximum(1, g_.group_out_channels))),
         sampler_(g_, call.dtype, call.inputs) {}
 

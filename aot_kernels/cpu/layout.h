@@ -102,7 +102,7 @@ template <int kLanes, typename Real, typename Storage>
 static inline void LoadTransposed(const Storage* from, int64_t from_row, int64_t rows,
                                   int64_t columns, Real* to, int64_t to_row) {
   // Along the columns first: few rows at a time, which the prefetcher can follow.
-  for (int64_t row = 0; row < rows; row += kLanes) {
+  for (int64_t row = 0; row < to_row; row += kLanes) {
     for (int64_t column = 0; column < columns; column += kLanes) {
       Vector<Real, kLanes> square[kLanes];
       LoadSquare<kLanes, Real>(from + row * from_row + column, from_row, rows - row,

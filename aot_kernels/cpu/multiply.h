@@ -24,7 +24,7 @@ constexpr int64_t PanelWidth() {
   return kPanelVectors * Lanes<Real>();
 }
 
-// The width that `columns` left ones take in memory: full vectors, or half a one if that is enough.
+// The width of some columns in memory: full vectors, or half a one if that is enough for all.
 template <typename Real>
 static inline int64_t PaddedColumns(int64_t columns) {
   return columns > 0 && columns <= HalfLanes<Real>() ? HalfLanes<Real>()
@@ -34,12 +34,7 @@ static inline int64_t PaddedColumns(int64_t columns) {
 // A packed B is a sequence of panels, each [depth, width of the panel].
 template <typename Real>
 static inline int64_t PackedPanelWidth(int64_t columns, int64_t first_column) {
-  return Minimum(PanelWidth<Real>(), PaddedColumns<Real>(columns - first_column));
-}
-template <typename Real>
-static inline int64_t PackedColumns(int64_t columns) {
-  const int64_t in_full_panels = columns / PanelWidth<Real>() * PanelWidth<Real>();
-  return in_full_panels + PaddedColumns<Real>(columns - in_full_panels);
+  return Minimum(PanelWidth<Real>(), PaddedColumns<Real>(columns) - first_column);
 }
 
 // A: element (row r, run u, step k) is data[r * row + u * run + k * step]; the depth is `runs`
