@@ -143,30 +143,38 @@ def _prepare(
     mask: object,
 ) -> tuple[Custom, Tensor]:
     """The checked call's primitive, and what to pass for an absent tensor."""
-    tensors = [
-        _tensor_info("input", input),
-        _tensor_info("offset", offset),
-        _tensor_info("weight", weight),
-        bias if bias is None else _tensor_info("bias", bias),
-        mask if mask is None else _tensor_info("mask", mask),
-    ]
-    dtype = tensors[0].dtype
-    if any(tensor and tensor.dtype != dtype for tensor in tensors) and _mixed_precision_casts():
-        tensors = [tensor and tensor._replace(dtype=mstype.float32) for tensor in tensors]
-    constants = [
-        tuple(constant) if isinstance(constant, list) else constant
-        for constant in (stride, padding, dilation)
-    ]
-    primitive = _cached_primitive(
-        get_current_device().device_target, repr(constants), *tensors, *constants
+    tensors = (
+        _described_tensor("input", input),
+        _described_tensor("offset", offset),
+        _described_tensor("weight", weight),
+        bias if bias is None else _described_tensor("bias", bias),
+        mask if mask is None else _described_tensor("mask", mask),
     )
-    return primitive, placeholder(dtype)
+    constants = [stride, padding, dilation]
+    constants = tuple([tuple(item) if isinstance(item, list) else item for item in constants])
+    primitive = _cached_primitive(
+        get_current_device().device_target,
+        _differ_in_dtype(tensors) and _mixed_precision_casts(),
+        repr(constants),
+        tensors,
+        constants,
+    )
+    return primitive, placeholder(input[1])
 
 
-def _tensor_info(name: str, described: object) -> TensorInfo:
+def _described_tensor(name: str, described: object) -> tuple[object, Type]:
     if isinstance(described, tuple) and len(described) == 2 and isinstance(described[1], Type):
-        return TensorInfo(*described)
+        return described
     raise TypeError(f"deform_conv2d: '{name}' must be a Tensor, got {type(described).__name__}")
+
+
+def _differ_in_dtype(tensors: tuple[tuple[object, Type] | None, ...]) -> bool:
+    dtype = tensors[0][1]
+    for tensor in tensors:
+        # Nearly always it is the same object; comparing two by value is slow.
+        if tensor is not None and tensor[1] is not dtype and tensor[1] != dtype:
+            return True
+    return False
 
 
 def _mixed_precision_casts() -> bool:
@@ -186,5 +194,14 @@ def _mixed_precision_casts() -> bool:
 # Bounded: data of ever new sizes must not fill the memory. The constants' text is a part of the key
 # because 1, 1.0 and True are equal, and only one of them is a stride.
 @lru_cache(maxsize=4096)
-def _cached_primitive(device_target: str, constants_text: str, *arguments: object) -> Custom:
-    return forward_primitive(device_target, check_geometry(*arguments))
+def _cached_primitive(
+    device_target: str,
+    casts: bool,
+    constants_text: str,
+    tensors: tuple[tuple[object, Type] | None, ...],
+    constants: tuple[object, ...],
+) -> Custom:
+    infos = [tensor and TensorInfo(*tensor) for tensor in tensors]
+    if casts:
+        infos = [info and info._replace(dtype=mstype.float32) for info in infos]
+    return forward_primitive(device_target, check_geometry(*infos, *constants))
