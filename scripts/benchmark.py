@@ -1,142 +1,221 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time deform_conv2d beside torchvision's on a CPU, forward and training, in one run.
+"""Time deform_conv2d on a CPU beside other implementations, forward and training, in one run.
 
-Both sides take turns, so that other load on the machine hits them alike; a row's ratio is the
-median over the rounds. Needs torch and torchvision: pip install '.[parity]'.
+All sides take turns, so that other load on the machine hits them alike; a ratio is the median over
+the rounds, above 1 where ms_deform is faster. Each peer must give the same result before it is
+timed. Peers that are not installed are left out: pip install '.[bench]'.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
+import re
 import statistics
-import time
-from collections.abc import Callable
-from typing import NamedTuple
+import sys
+from collections import defaultdict
+from datetime import datetime
+from pathlib import Path
 
-import mindspore as ms
-import numpy as np
-import torch
-import torchvision
-from mindspore import nn
+from benchmark_report import Report, Table, heading, legend, scaling_header, scaling_line, summarise
+from benchmark_rows import ROWS, find_rows
+from tqdm import tqdm
 
-from ms_deform import deform_conv2d
-
-
-class Row(NamedTuple):
-    """A 3x3 layer with padding 1, mask and bias."""
-
-    batch: int
-    in_channels: int
-    out_channels: int
-    height: int
-    width: int
-    offset_groups: int
+PEERS = ("torchvision", "onnxruntime", "openvino", "ncnn", "builtin")
+SLOW_PEERS = ("builtin",)
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+PASSES = ("forward", "training")
 
 
-# The deformable stages of a ResNet-50 detector, and one with four offset groups.
-ROWS = {
-    "c3": Row(1, 128, 128, 100, 136, 1),
-    "c4": Row(1, 256, 256, 50, 68, 1),
-    "c5": Row(1, 512, 512, 25, 34, 1),
-    "c4g": Row(2, 256, 256, 50, 68, 4),
-}
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    rows_help = f"of {', '.join(ROWS)}; a network's name stands for all its rows; or a geometry "
+    rows_help += f"such as {ROWS['c4g']} (default: all; with --scaling: c4)"
+    add("rows", nargs="*", metavar="ROW", help=rows_help)
+    peers_help = f"comma-separated, of {', '.join(PEERS)} (default: all but {SLOW_PEERS[0]}, which "
+    peers_help += "takes ten seconds a call; with --scaling: none)"
+    add("--peers", help=peers_help)
+    add("--passes", default=",".join(PASSES), help="(default: %(default)s)")
+    add("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
+    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    add("--threads", type=int, default=threads, help="of every side (default here: %(default)s)")
+    add("--dtype", default="float32", choices=DTYPES)
+    add("--isa", help="our instruction set: avx512, avx2 or baseline (default: the best)")
+    add("--memory", action="store_true", help="also the extra memory, in fresh processes")
+    add("--scaling", action="store_true", help="instead: cost against N, H x W, C and threads")
+    add("--json", type=Path, metavar="FILE", help="write all of it")
+    add("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf")
+    arguments = parser.parse_args()
+
+    if arguments.rounds < 1 or arguments.threads < 1:
+        parser.error("--rounds and --threads must be at least 1")
+    default_peers = [] if arguments.scaling else [name for name in PEERS if name not in SLOW_PEERS]
+    arguments.peers = arguments.peers.split(",") if arguments.peers else default_peers
+    arguments.passes = arguments.passes.split(",")
+    for option, known in (("peers", PEERS), ("passes", PASSES)):
+        unknown = set(getattr(arguments, option)) - set(known)
+        if unknown:
+            parser.error(f"--{option}: no {', '.join(unknown)}, only {', '.join(known)}")
+    names = arguments.rows or (["c4"] if arguments.scaling else list(ROWS))
+    try:
+        arguments.rows = {key: row for name in names for key, row in find_rows(name).items()}
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
 
 
-class Ours(nn.Cell):
-    def construct(
-        self,
-        input: ms.Tensor,
-        offset: ms.Tensor,
-        weight: ms.Tensor,
-        bias: ms.Tensor,
-        mask: ms.Tensor,
-    ) -> ms.Tensor:
-        return deform_conv2d(input, offset, weight, bias, padding=1, mask=mask)
+def set_environment(threads: int, isa: str | None) -> None:
+    """What MindSpore, the kernels and the peers read once, when they are loaded."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("GLOG_v", "3")
+    if isa:
+        os.environ["MS_DEFORM_CPU_ISA"] = isa
 
 
-class OursTraining(nn.Cell):
-    def __init__(self, grad_output: ms.Tensor) -> None:
-        super().__init__()
-        self.forward = Ours()
-        self.grad_output = grad_output
-        self.gradients = ms.value_and_grad(self.loss, (0, 1, 2, 3, 4))
+def describe_run(arguments: argparse.Namespace) -> Report:
+    from benchmark_peers import OURS, SIDES
 
-    def loss(self, *tensors: ms.Tensor) -> ms.Tensor:
-        return (self.forward(*tensors) * self.grad_output).sum()
+    from ms_deform import __version__
+    from ms_deform.library import loaded_isa
 
-    def construct(self, *tensors: ms.Tensor) -> tuple[ms.Tensor, tuple[ms.Tensor, ...]]:
-        return self.gradients(*tensors)
-
-
-def make_arrays(row: Row) -> list[np.ndarray]:
-    """input, offset, weight, bias, mask and grad_output."""
-    rng = np.random.default_rng(0)
-    taps = 9 * row.offset_groups
-    size = (row.height, row.width)
-    shapes = [
-        (row.batch, row.in_channels, *size),
-        (row.batch, 2 * taps, *size),
-        (row.out_channels, row.in_channels, 3, 3),
-        (row.out_channels,),
-        (row.batch, taps, *size),
-        (row.batch, row.out_channels, *size),
-    ]
-    arrays = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
-    arrays[1] *= 2  # offsets in pixels
-    return arrays
+    versions = {OURS: __version__, **SIDES[OURS].versions()}
+    missing = {}
+    for name in arguments.peers:
+        try:
+            versions.update(SIDES[name].versions())
+        except ImportError as error:
+            missing[name] = str(error)
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
+        "threads": arguments.threads,
+        "dtype": arguments.dtype,
+        "isa": loaded_isa("cpu"),
+        "rounds": arguments.rounds,
+        "versions": versions,
+        "missing": missing,
+    }
 
 
-def ours(arrays: list[np.ndarray], training: bool) -> Callable[[], None]:
-    *tensors, grad_output = (ms.Tensor(array) for array in arrays)
-    net = OursTraining(grad_output) if training else Ours()
-
-    def run() -> None:
-        result = net(*tensors)
-        for tensor in result[1] if training else [result]:
-            tensor.asnumpy()  # waits for the result
-
-    return run
+def cpu_model() -> str:
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else platform.machine()
 
 
-def torchvisions(arrays: list[np.ndarray], training: bool) -> Callable[[], None]:
-    *tensors, grad_output = (torch.from_numpy(array) for array in arrays)
-    for tensor in tensors:
-        tensor.requires_grad_(training)
+def time_rows(arguments: argparse.Namespace, report: Report) -> None:
+    peers = [name for name in arguments.peers if name not in report["missing"]]
+    passes = [(name, kind) for name in arguments.rows for kind in arguments.passes]
+    table = Table(arguments.rows, peers)
+    print(table.header(), flush=True)
+    report["rows"] = []
+    with tqdm(total=len(passes) * (arguments.rounds + 1), unit="round", disable=None) as progress:
+        for name, kind in passes:
+            progress.set_description(f"{name} {kind}")
+            entry = time_row(arguments, peers, name, kind, progress)
+            report["rows"].append(entry)
+            progress.write(table.line(entry))
+            sys.stdout.flush()
+    report["summary"] = summarise(report["rows"])
+    print(*table.summary(report["summary"]), "", sep="\n")
+    if arguments.memory:
+        print(*table.memory(report["rows"]), "", sep="\n")
+    print(*legend(report["rows"]), sep="\n")
 
-    def run() -> None:
-        input, offset, weight, bias, mask = tensors
-        output = torchvision.ops.deform_conv2d(input, offset, weight, bias, padding=1, mask=mask)
-        if training:
-            (output * grad_output).sum().backward()
 
-    return run
+def time_row(
+    arguments: argparse.Namespace, peers: list[str], name: str, kind: str, progress: tqdm
+) -> Report:
+    from benchmark_measure import Contest, FmaPeak, extra_memory, in_fresh_process, scratch_bytes
+    from benchmark_peers import OURS, make_call
+
+    row, training = arguments.rows[name], kind == "training"
+    call = make_call(row, arguments.dtype, training, arguments.threads)
+    contest = Contest(peers, call)
+    peak = FmaPeak(arguments.dtype, arguments.threads)
+    progress.update()
+    peaks, times = [], defaultdict(list)
+    for _ in range(arguments.rounds):
+        peaks.append(peak())
+        for side, milliseconds in contest.round().items():
+            times[side].append(milliseconds)
+        progress.update()
+    mine = times[OURS]
+    entry = {
+        "name": name,
+        "geometry": row._asdict(),
+        "pass": kind,
+        "flops": row.flops(training),
+        "milliseconds": {side: statistics.median(each) for side, each in times.items()},
+        "rounds": times,
+        "ratio": {
+            side: statistics.median(other / own for other, own in zip(times[side], mine))
+            for side in contest.differences
+        },
+        "peak_flops": peaks,
+        "fma_share": 1e3 * row.flops(training) / statistics.median(mine) / statistics.median(peaks),
+        "difference": contest.differences,
+        "left_out": contest.left_out,
+    }
+    if arguments.memory:
+        threads = arguments.threads
+        task = (row, arguments.dtype, training, threads)
+        entry["memory"] = {
+            side: in_fresh_process(threads, extra_memory, side, *task) for side in times
+        }
+        entry["scratch"] = in_fresh_process(threads, scratch_bytes, *task)
+    return entry
 
 
-def milliseconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - start)
+def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
+    """Cost per operation along each axis: a flat line is perfect scaling."""
+    from benchmark_measure import cost, in_fresh_process, scaling_points
+
+    name, row = next(iter(arguments.rows.items()))
+    peers = [peer for peer in arguments.peers if peer not in report["missing"]]
+    points = list(scaling_points(row, arguments.threads))
+    report["scaling"] = []
+    print(scaling_header(name), flush=True)
+    progress = tqdm(total=len(points) * len(arguments.passes), unit="point", disable=None)
+    with progress:
+        for kind in arguments.passes:
+            training = kind == "training"
+            for axis, label, changed, threads in points:
+                progress.set_description(f"{kind} {axis} {label}")
+                task = (peers, changed, arguments.dtype, training, threads, arguments.rounds)
+                if threads == arguments.threads:
+                    milliseconds = cost(*task)
+                else:
+                    milliseconds = in_fresh_process(threads, cost, *task)
+                entry = {
+                    "row": name,
+                    "pass": kind,
+                    "axis": axis,
+                    "value": label,
+                    "threads": threads,
+                    "flops": changed.flops(training),
+                    "milliseconds": milliseconds,
+                }
+                report["scaling"].append(entry)
+                progress.write(scaling_line(entry))
+                progress.update()
+                sys.stdout.flush()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rows", nargs="*", default=list(ROWS), help=f"of {', '.join(ROWS)}")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    ms.set_context(mode=ms.GRAPH_MODE)
-    print(f"{torch.get_num_threads()} threads, float32, median of {arguments.rounds} rounds")
-    print(f"{'row':4}  {'pass':8}  {'ms_deform ms':>12}  {'torchvision ms':>14}  {'ratio':>6}")
-    for name in arguments.rows:
-        arrays = make_arrays(ROWS[name])
-        for training in (False, True):
-            pair = ours(arrays, training), torchvisions(arrays, training)
-            for run in pair:
-                run()
-            times = [[milliseconds(run) for run in pair] for _ in range(arguments.rounds)]
-            mine, theirs = map(statistics.median, zip(*times))
-            ratio = statistics.median(theirs / mine for mine, theirs in times)
-            kind = "training" if training else "forward"
-            print(f"{name:4}  {kind:8}  {mine:12.1f}  {theirs:14.1f}  {ratio:5.1f}x", flush=True)
+    arguments = parse_arguments()
+    set_environment(arguments.threads, arguments.isa)
+    report = describe_run(arguments)
+    print(heading(report), flush=True)
+    (time_scaling if arguments.scaling else time_rows)(arguments, report)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1))
+    if arguments.plot:
+        from benchmark_plot import draw
+
+        draw(report, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the benchmark measures: in turn, beside the machine's FMA peak, memory in a fresh process."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import mindspore as ms
+import numpy as np
+from benchmark_peers import SIDES, Call, Side, make_call
+from benchmark_report import OURS
+from benchmark_rows import Row
+
+import ms_deform
+from ms_deform.builder import TARGETS, find_compiler
+from ms_deform.library import loaded_isa
+
+ms.set_context(mode=ms.GRAPH_MODE)
+
+# Longer than the idle threads of any side spin, lest they take cycles of the side that follows.
+PAUSE_SECONDS = 0.05
+# Short calls are repeated in a turn: the first warms the caches and the threads that the pause
+# has let go cold, and the median of the others counts.
+TURN_SECONDS = 0.1
+PEAK_SECONDS = 0.02
+TINY = Row(n=1, c=4, o=4, h=4, w=4)
+# Of the largest element: sums in another order stay far below, another operator does not.
+TOLERANCES = {"float32": 1e-3, "float64": 1e-3, "float16": 4e-3, "bfloat16": 3e-2}
+
+Result = TypeVar("Result")
+
+
+class FmaPeak:
+    """Arithmetic operations per second of the threads, with the instruction set of our kernels."""
+
+    def __init__(self, dtype: str, threads: int) -> None:
+        flags = TARGETS["cpu"].instruction_sets[platform.machine()][loaded_isa("cpu")]
+        source = Path(__file__).with_name("fma_peak.cc")
+        with TemporaryDirectory() as folder:
+            library = Path(folder, "fma_peak.so")
+            options = f"-std=c++17 -O3 -fopenmp -ffp-contract=fast -shared -fPIC {flags}".split()
+            subprocess.run([*find_compiler(), *options, source, "-o", library], check=True)
+            loaded = ctypes.CDLL(str(library))
+        # The halves are computed in float32.
+        self.function = loaded.PeakDouble if dtype == "float64" else loaded.PeakFloat
+        self.function.argtypes = [ctypes.c_long, ctypes.c_int]
+        self.function.restype = ctypes.c_double
+        self.threads = threads
+        self.steps = 1000
+        while self._seconds() < PEAK_SECONDS:
+            self.steps *= 2
+
+    def _seconds(self) -> float:
+        start = time.perf_counter()
+        self()
+        return time.perf_counter() - start
+
+    def __call__(self) -> float:
+        return self.function(self.steps, self.threads)
+
+
+def turn(side: Side) -> float:
+    """Milliseconds of a call."""
+    time.sleep(PAUSE_SECONDS)
+    taken: list[float] = []
+    while sum(taken) < TURN_SECONDS:
+        start = time.perf_counter()
+        side()
+        taken.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(taken[1:] or taken)
+
+
+class Contest:
+    """The sides built for a call, those left out with the reason, and how far results differ."""
+
+    def __init__(self, names: Iterable[str], call: Call) -> None:
+        self.sides: dict[str, Side] = {OURS: SIDES[OURS](call)}
+        self.sides[OURS]()
+        self.left_out: dict[str, str] = {}
+        self.differences: dict[str, float] = {}
+        for name in names:
+            why = SIDES[name].unsupported(call) or self._admit(name, call)
+            if why:
+                self.left_out[name] = why
+
+    def _admit(self, name: str, call: Call) -> str:
+        """Takes a peer in if it runs and computes the same; else says why not."""
+        try:
+            side = SIDES[name](call)
+            side()
+            difference = _difference(side.results(), self.sides[OURS].results())
+        except Exception as error:  # each package has its own
+            return str(error).strip().partition("\n")[0] or type(error).__name__
+        if not difference <= TOLERANCES[call.dtype]:
+            return f"its result differs by {difference:.1g} of the largest element"
+        self.sides[name] = side
+        self.differences[name] = difference
+        return ""
+
+    def round(self) -> dict[str, float]:
+        """Milliseconds of each side."""
+        return {name: turn(side) for name, side in self.sides.items()}
+
+
+def _difference(results: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """The largest over the tensors, each relative to its largest element."""
+    differences = [
+        np.abs(result - other).max() / np.abs(other).max()
+        for result, other in zip(results, expected)
+    ]
+    return float(np.max(differences))  # NaN if one of them is
+
+
+def in_fresh_process(threads: int, function: Callable[..., Result], *arguments: object) -> Result:
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # which the process inherits
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def extra_memory(name: str, row: Row, dtype: str, training: bool, threads: int) -> int:
+    """Bytes that a first call takes beyond its results.
+
+    Only in a fresh process: memory that an earlier call gave back would be taken again unseen.
+    """
+    SIDES[name](make_call(TINY, dtype, training, threads))()  # loads code and starts threads
+    call = make_call(row, dtype, training, threads)
+    side = SIDES[name](call)
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
+    before = _peak_resident_bytes()
+    side()
+    return max(0, _peak_resident_bytes() - before - _result_bytes(call))
+
+
+def scratch_bytes(row: Row, dtype: str, training: bool, threads: int) -> int:
+    """What our kernels' pool holds after a call."""
+    SIDES[OURS](make_call(row, dtype, training, threads))()
+    return ms_deform.scratch_bytes()
+
+
+def _peak_resident_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
+
+
+def _result_bytes(call: Call) -> int:
+    *inputs, grad_output = call.arrays
+    results = [grad_output, *(inputs if call.training else [])]
+    width = {"float64": 8, "float32": 4}.get(call.dtype, 2)
+    return width * sum(array.size for array in results)
+
+
+def scaling_points(row: Row, threads: int) -> Iterator[tuple[str, str, Row, int]]:
+    """Axis, label, row and threads: the row with one thing changed."""
+    for n in (1, 2, 4, 8, 16):
+        yield "N", str(n), row._replace(n=n), threads
+    for factor in (0.25, 0.5, 1, 2, 4):
+        height, width = (round(size * factor**0.5) for size in (row.h, row.w))
+        yield "H x W", f"{height}x{width}", row._replace(h=height, w=width), threads
+    for channels in (32, 64, 128, 256, 512):
+        yield "C", str(channels), row._replace(c=channels, o=channels), threads
+    for count in range(1, len(os.sched_getaffinity(0)) + 1):
+        yield "threads", str(count), row, count
+
+
+def cost(
+    names: list[str], row: Row, dtype: str, training: bool, threads: int, rounds: int
+) -> dict[str, float]:
+    """Milliseconds of each side."""
+    contest = Contest(names, make_call(row, dtype, training, threads))
+    times = [contest.round() for _ in range(rounds)]
+    return {name: statistics.median(each[name] for each in times) for name in contest.sides}

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deformable convolution in this project and elsewhere, behind one interface.
+
+A side is built for a row, with its weights packed where its interface does that at load time.
+Calling it runs the operator, and its training step if asked for, until the results are there.
+To add one: a class here, and its name in SIDES.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple
+
+import mindspore as ms
+import numpy as np
+from benchmark_report import OURS
+from benchmark_rows import Arrays, Row, make_arrays
+from mindspore import nn, ops
+
+from ms_deform import deform_conv2d
+
+if TYPE_CHECKING:
+    import onnx
+
+
+# The tensors that come with a call of a deployed network; the others are its parameters.
+MOVING = ("input", "offset", "mask")
+
+
+class Call(NamedTuple):
+    """What a side is built for."""
+
+    row: Row
+    arrays: Arrays
+    dtype: str
+    training: bool
+    threads: int
+
+
+def make_call(row: Row, dtype: str, training: bool, threads: int) -> Call:
+    """The halves' arrays are float32, which NumPy has for both; each side rounds them alike."""
+    arrays = make_arrays(row, np.float64 if dtype == "float64" else np.float32)
+    return Call(row, arrays, dtype, training, threads)
+
+
+class Side:
+    """One implementation, built for one call."""
+
+    modules: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
+    trains = False
+    by_default = True
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """The versions of the modules it needs; ImportError where one is missing."""
+        for module in cls.modules:
+            import_module(module)
+        return {module: version(module) for module in cls.modules}
+
+    @classmethod
+    def unsupported(cls, call: Call) -> str:
+        """Why it cannot run the call, or nothing."""
+        if call.training and not cls.trains:
+            return "has no training"
+        if call.dtype not in cls.dtypes:
+            return f"has no {call.dtype}"
+        return ""
+
+    def __init__(self, call: Call) -> None:
+        raise NotImplementedError
+
+    def __call__(self) -> None:
+        raise NotImplementedError
+
+    def results(self) -> list[np.ndarray]:
+        """Of the latest call: the output, and the gradients in the order of Arrays if training."""
+        raise NotImplementedError
+
+
+class _Training(nn.Cell):
+    """The output and the gradients of a network's inputs, in one graph."""
+
+    def __init__(self, forward: nn.Cell, count: int, grad_output: ms.Tensor) -> None:
+        super().__init__()
+        self.forward = forward
+        self.grad_output = grad_output
+        self.gradients = ms.value_and_grad(self.loss, tuple(range(count)), has_aux=True)
+
+    def loss(self, *tensors: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        output = self.forward(*tensors)
+        return (output * self.grad_output).sum(), output
+
+    def construct(self, *tensors: ms.Tensor) -> tuple[ms.Tensor, ...]:
+        (_, output), gradients = self.gradients(*tensors)
+        return output, *gradients
+
+
+class _OursForward(nn.Cell):
+    def __init__(self, row: Row) -> None:
+        super().__init__()
+        self.stride = row.s
+        self.padding = row.padding
+
+    def construct(
+        self,
+        input: ms.Tensor,
+        offset: ms.Tensor,
+        weight: ms.Tensor,
+        bias: ms.Tensor,
+        mask: ms.Tensor,
+    ) -> ms.Tensor:
+        return deform_conv2d(input, offset, weight, bias, self.stride, self.padding, mask=mask)
+
+
+class _MindSporeSide(Side):
+    modules = ("mindspore",)
+    trains = True
+
+    def prepare(self, call: Call, forward: nn.Cell, *arrays: np.ndarray) -> None:
+        """Compiles the graph."""
+        dtype = getattr(ms, call.dtype)
+        self.tensors = [ms.Tensor(array).astype(dtype) for array in arrays]
+        self.net = forward
+        if call.training:
+            grad_output = ms.Tensor(call.arrays.grad_output).astype(dtype)
+            self.net = _Training(forward, len(arrays), grad_output)
+        self.net.compile(*self.tensors)
+
+    def __call__(self) -> None:
+        output = self.net(*self.tensors)
+        self.outputs = output if isinstance(output, tuple) else (output,)
+        for tensor in self.outputs:
+            tensor.asnumpy()  # waits; on a CPU it copies nothing
+
+    def results(self) -> list[np.ndarray]:
+        if self.outputs[0].dtype == ms.bfloat16:
+            return [tensor.astype(ms.float32).asnumpy() for tensor in self.outputs]
+        return [tensor.asnumpy() for tensor in self.outputs]
+
+
+class Ours(_MindSporeSide):
+    """This project, as a user calls it in graph mode."""
+
+    def __init__(self, call: Call) -> None:
+        self.prepare(call, _OursForward(call.row), *call.arrays[:-1])
+
+
+class _BuiltinForward(nn.Cell):
+    def __init__(self, row: Row) -> None:
+        super().__init__()
+        self.kernel_size = (row.k, row.k)
+        self.strides = (1, 1, row.s, row.s)
+        self.padding = (row.padding,) * 4
+        self.groups = row.g
+        self.offset_groups = row.og
+
+    def construct(
+        self, input: ms.Tensor, packed: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor
+    ) -> ms.Tensor:
+        return ops.deformable_conv2d(
+            input,
+            weight,
+            packed,
+            self.kernel_size,
+            self.strides,
+            self.padding,
+            bias,
+            groups=self.groups,
+            deformable_groups=self.offset_groups,
+        )
+
+
+class Builtin(_MindSporeSide):
+    """MindSpore's own operator: about ten seconds a call."""
+
+    dtypes = ("float32", "float16")
+    by_default = False
+
+    def __init__(self, call: Call) -> None:
+        arrays = call.arrays
+        y, x = arrays.offset[:, 0::2], arrays.offset[:, 1::2]
+        packed = np.concatenate((x, y, arrays.mask), axis=1)
+        self.prepare(
+            call, _BuiltinForward(call.row), arrays.input, packed, arrays.weight, arrays.bias
+        )
+
+    def results(self) -> list[np.ndarray]:
+        output, *gradients = super().results()
+        if not gradients:
+            return [output]
+        grad_input, grad_packed, grad_weight, grad_bias = gradients
+        x, y, mask = np.split(grad_packed, 3, axis=1)
+        offset = np.stack((y, x), axis=2).reshape(len(x), -1, *x.shape[2:])
+        return [output, grad_input, offset, grad_weight, grad_bias, mask]
+
+
+class Torchvision(Side):
+    modules = ("torch", "torchvision")
+    trains = True
+
+    def __init__(self, call: Call) -> None:
+        import torch
+        from torchvision.ops import deform_conv2d
+
+        torch.set_num_threads(call.threads)
+        dtype = getattr(torch, call.dtype)
+        tensors = [torch.from_numpy(array).to(dtype) for array in call.arrays]
+        *tensors, self.grad_output = tensors
+        self.tensors = [tensor.requires_grad_(call.training) for tensor in tensors]
+        self.row, self.training = call.row, call.training
+        self.operator, self.gradients = deform_conv2d, torch.autograd.grad
+
+    def __call__(self) -> None:
+        input, offset, weight, bias, mask = self.tensors
+        output = self.operator(input, offset, weight, bias, self.row.s, self.row.padding, mask=mask)
+        self.outputs = [output]
+        if self.training:
+            self.outputs += self.gradients((output * self.grad_output).sum(), self.tensors)
+
+    def results(self) -> list[np.ndarray]:
+        halves = self.outputs[0].itemsize < 4
+        tensors = [tensor.detach() for tensor in self.outputs]
+        return [(tensor.float() if halves else tensor).numpy() for tensor in tensors]
+
+
+class Onnxruntime(Side):
+    """DeformConv of opset 22, with its tensors bound so that none is copied."""
+
+    modules = ("onnx", "onnxruntime")
+    dtypes = ("float32", "float64", "float16")
+
+    def __init__(self, call: Call) -> None:
+        import onnxruntime
+
+        row, arrays = call.row, Arrays(*(array.astype(call.dtype) for array in call.arrays))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = call.threads
+        options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            _onnx_model(row, arrays).SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+        self.binding = self.session.io_binding()
+        for name in MOVING:
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(getattr(arrays, name))
+            self.binding.bind_ortvalue_input(name, value)
+        shape = (row.n, row.o, *row.output_size)
+        output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, arrays.input.dtype.type)
+        self.binding.bind_ortvalue_output("output", output)
+
+    def __call__(self) -> None:
+        self.session.run_with_iobinding(self.binding)
+
+    def results(self) -> list[np.ndarray]:
+        return self.binding.copy_outputs_to_cpu()
+
+
+def _onnx_model(row: Row, arrays: Arrays) -> onnx.ModelProto:
+    from onnx import helper, numpy_helper
+
+    element = helper.np_dtype_to_tensor_dtype(arrays.input.dtype)
+    node = helper.make_node(
+        "DeformConv",
+        ["input", "weight", "offset", "bias", "mask"],
+        ["output"],
+        kernel_shape=[row.k, row.k],
+        pads=[row.padding] * 4,
+        strides=[row.s, row.s],
+        group=row.g,
+        offset_group=row.og,
+    )
+    inputs = [
+        helper.make_tensor_value_info(name, element, getattr(arrays, name).shape) for name in MOVING
+    ]
+    output = helper.make_tensor_value_info("output", element, (row.n, row.o, *row.output_size))
+    constants = [
+        numpy_helper.from_array(getattr(arrays, name), name) for name in ("weight", "bias")
+    ]
+    graph = helper.make_graph([node], "row", inputs, [output], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+
+
+class Openvino(Side):
+    modules = ("openvino",)
+    dtypes = ("float32",)
+
+    def __init__(self, call: Call) -> None:
+        import openvino
+        from openvino import opset14
+
+        row, arrays = call.row, call.arrays
+        parameters = [
+            opset14.parameter(getattr(arrays, name).shape, np.float32, name) for name in MOVING
+        ]
+        input, offset, mask = parameters
+        output = opset14.deformable_convolution(
+            input,
+            offset,
+            opset14.constant(arrays.weight),
+            strides=[row.s, row.s],
+            pads_begin=[row.padding] * 2,
+            pads_end=[row.padding] * 2,
+            dilations=[1, 1],
+            mask=mask,
+            group=row.g,
+            deformable_group=row.og,
+            bilinear_interpolation_pad=True,
+        )
+        output = opset14.add(output, opset14.constant(arrays.bias.reshape(1, -1, 1, 1)))
+        compiled = openvino.compile_model(
+            openvino.Model([output], parameters),
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": call.threads,
+                "INFERENCE_PRECISION_HINT": "f32",
+                "PERFORMANCE_HINT": "LATENCY",
+            },
+        )
+        self.request = compiled.create_infer_request()
+        for index, name in enumerate(MOVING):
+            tensor = openvino.Tensor(getattr(arrays, name), shared_memory=True)
+            self.request.set_input_tensor(index, tensor)
+
+    def __call__(self) -> None:
+        self.request.infer()
+
+    def results(self) -> list[np.ndarray]:
+        return [self.request.get_output_tensor().data]
+
+
+class Ncnn(Side):
+    """Takes one image at a time."""
+
+    modules = ("ncnn",)
+    dtypes = ("float32",)
+
+    @classmethod
+    def unsupported(cls, call: Call) -> str:
+        if call.row.g > 1:
+            return "has no groups"
+        if call.row.og > 1:
+            return "has no offset groups"
+        return super().unsupported(call)
+
+    def __init__(self, call: Call) -> None:
+        import ncnn
+
+        row, arrays = call.row, call.arrays
+        layer = {0: row.o, 1: row.k, 3: row.s, 4: row.padding, 5: 1, 6: arrays.weight.size}
+        options = " ".join(f"{key}={value}" for key, value in layer.items())
+        inputs = "".join(f"Input {name} 0 1 {name}\n" for name in MOVING)
+        text = f"7767517\n4 4\n{inputs}DeformableConv2D d 3 1 input offset mask output {options}\n"
+        self.net = ncnn.Net()
+        self.net.opt.num_threads = call.threads
+        for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+            setattr(self.net.opt, f"use_{option}", False)
+        with TemporaryDirectory() as folder:
+            param, model = Path(folder, "row.param"), Path(folder, "row.bin")
+            param.write_text(text)
+            raw = np.zeros(1, np.float32)  # the mark of weights in float32
+            model.write_bytes(raw.tobytes() + arrays.weight.tobytes() + arrays.bias.tobytes())
+            if self.net.load_param(str(param)) or self.net.load_model(str(model)):
+                raise RuntimeError("cannot load the model")
+        # Cloned into the layout that its layers expect, so that no call has to.
+        self.images = [
+            {name: ncnn.Mat(getattr(arrays, name)[n]).clone() for name in MOVING}
+            for n in range(row.n)
+        ]
+
+    def __call__(self) -> None:
+        self.outputs = []
+        for image in self.images:
+            extractor = self.net.create_extractor()
+            for name, mat in image.items():
+                extractor.input(name, mat)
+            status, output = extractor.extract("output")
+            if status:
+                raise RuntimeError(f"ncnn failed with status {status}")
+            self.outputs.append(output)
+
+    def results(self) -> list[np.ndarray]:
+        return [np.stack([np.array(output) for output in self.outputs])]
+
+
+SIDES: dict[str, type[Side]] = {
+    OURS: Ours,
+    "torchvision": Torchvision,
+    "onnxruntime": Onnxruntime,
+    "openvino": Openvino,
+    "ncnn": Ncnn,
+    "builtin": Builtin,
+}

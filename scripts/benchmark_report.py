@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's report as text: tables, a summary and a legend."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Report = dict[str, Any]  # what --json writes
+OURS = "ms_deform"
+
+
+def heading(report: Report) -> str:
+    lines = [
+        f"{report['machine']['cpu']}, {report['threads']} threads, {report['isa']}, "
+        f"{report['dtype']}, {report['rounds']} rounds",
+        ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
+    ]
+    lines += [f"left out: {name}: {why}" for name, why in report["missing"].items()]
+    if report["missing"]:
+        lines.append("pip install '.[bench]' installs the peers")
+    return "\n".join(lines)
+
+
+class Table:
+    """A line for each row and pass, a column for each peer."""
+
+    def __init__(self, names: Iterable[str], peers: list[str]) -> None:
+        self.width = 2 + max(len("geometric mean"), *map(len, names))
+        self.peers = peers
+
+    def _line(self, first: str, kind: str, own: list[str], cells: Iterable[str]) -> str:
+        left = f"{first:{self.width}}{kind:8}" + "".join(f"{cell:>14}" for cell in own)
+        return left + "".join(f"{cell:>20}" for cell in cells)
+
+    def header(self) -> str:
+        own = [f"{OURS} ms", "FMA peak"]
+        return self._line("row", "pass", own, (f"{peer} ms" for peer in self.peers))
+
+    def line(self, entry: Report) -> str:
+        milliseconds, ratio = entry["milliseconds"], entry["ratio"]
+        own = [f"{milliseconds[OURS]:.2f}", f"{entry['fma_share']:.0%}"]
+        cells = (
+            f"{milliseconds[peer]:.2f} {ratio[peer]:6.2f}x" if peer in ratio else "-"
+            for peer in self.peers
+        )
+        return self._line(entry["name"], entry["pass"], own, cells)
+
+    def summary(self, summary: Report) -> Iterator[str]:
+        for kind, found in summary.items():
+            for label in ("geometric mean", "minimum"):
+                cells = (
+                    f"{found[peer][label]:.2f}x" if peer in found else "-" for peer in self.peers
+                )
+                yield self._line(label, kind, ["", ""], cells)
+
+    def memory(self, rows: list[Report]) -> Iterator[str]:
+        cells = (f"{peer} MiB" for peer in self.peers)
+        yield self._line("extra memory", "pass", [f"{OURS} MiB", "of it scratch"], cells)
+        for entry in rows:
+            taken = {side: f"{count / 2**20:.1f}" for side, count in entry["memory"].items()}
+            own = [taken[OURS], f"{entry['scratch'] / 2**20:.1f}"]
+            cells = (taken.get(peer, "-") for peer in self.peers)
+            yield self._line(entry["name"], entry["pass"], own, cells)
+
+
+def summarise(rows: list[Report]) -> Report:
+    """For each pass and peer, over the rows: the geometric mean of the ratios, and the least."""
+    ratios: dict[str, dict[str, list[tuple[float, str]]]] = defaultdict(lambda: defaultdict(list))
+    for entry in rows:
+        for peer, ratio in entry["ratio"].items():
+            ratios[entry["pass"]][peer].append((ratio, entry["name"]))
+    return {
+        kind: {
+            peer: {
+                "geometric mean": statistics.geometric_mean(ratio for ratio, _ in each),
+                "minimum": min(each)[0],
+                "minimum row": min(each)[1],
+                "rows": len(each),
+            }
+            for peer, each in by_peer.items()
+        }
+        for kind, by_peer in ratios.items()
+    }
+
+
+def legend(rows: list[Report]) -> Iterator[str]:
+    """What the figures mean, why cells are empty, and how far the peers' results differ."""
+    yield "x: the peer's time over ours, the median of the rounds."
+    peak = statistics.median(peak for entry in rows for peak in entry["peak_flops"])
+    yield (
+        "FMA peak: our share of it, counting the matrix products alone, three times as many for "
+        f"training; measured between the turns: {peak / 1e9:.0f} GFLOP/s."
+    )
+    differences, reasons = defaultdict(list), defaultdict(dict)
+    for entry in rows:
+        for peer, difference in entry["difference"].items():
+            differences[peer].append(difference)
+        for peer, why in entry["left_out"].items():
+            reasons[f"{peer} {why}"][entry["name"]] = None
+    if differences:
+        largest = ", ".join(f"{peer} {max(each):.0e}" for peer, each in differences.items())
+        yield f"Results differ from ours, in parts of the largest element, by at most: {largest}."
+    names = {entry["name"] for entry in rows}
+    for why, where in reasons.items():
+        yield f"-: {why}" + ("" if len(where) == len(names) else f" ({', '.join(where)})")
+
+
+def picoseconds_per_flop(entry: Report, side: str) -> float:
+    """Of thread time: the same along an axis that scales perfectly."""
+    return 1e9 * entry["milliseconds"][side] * entry["threads"] / entry["flops"]
+
+
+def scaling_header(name: str) -> str:
+    return (
+        f"\n{name} with one thing changed: milliseconds, and picoseconds of thread time for an "
+        f"arithmetic operation\n{'pass':10}{'axis':9}{'value':>9}  "
+    )
+
+
+def scaling_line(entry: Report) -> str:
+    cells = [
+        f"{side} {milliseconds:9.2f} ms {picoseconds_per_flop(entry, side):7.2f} ps"
+        for side, milliseconds in entry["milliseconds"].items()
+    ]
+    return f"{entry['pass']:10}{entry['axis']:9}{entry['value']:>9}  " + "   ".join(cells)
