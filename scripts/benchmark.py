@@ -23,8 +23,8 @@ from benchmark_report import Report, Table, heading, legend, scaling_header, sca
 from benchmark_rows import ROWS, find_rows
 from tqdm import tqdm
 
-PEERS = ("torchvision", "onnxruntime", "openvino", "ncnn", "builtin")
-SLOW_PEERS = ("builtin",)
+QUICK_PEERS = ("torchvision", "onnxruntime", "openvino", "ncnn")
+PEERS = (*QUICK_PEERS, "builtin")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 PASSES = ("forward", "training")
 
@@ -35,8 +35,10 @@ def parse_arguments() -> argparse.Namespace:
     rows_help = f"of {', '.join(ROWS)}; a network's name stands for all its rows; or a geometry "
     rows_help += f"such as {ROWS['c4g']} (default: all; with --scaling: c4)"
     add("rows", nargs="*", metavar="ROW", help=rows_help)
-    peers_help = f"comma-separated, of {', '.join(PEERS)} (default: all but {SLOW_PEERS[0]}, which "
-    peers_help += "takes ten seconds a call; with --scaling: none)"
+    peers_help = (
+        f"comma-separated, of {', '.join(PEERS)} (default: all but builtin, MindSpore's own, "
+    )
+    peers_help += "which takes ten seconds for most rows; with --scaling: none)"
     add("--peers", help=peers_help)
     add("--passes", default=",".join(PASSES), help="(default: %(default)s)")
     add("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
@@ -52,8 +54,9 @@ def parse_arguments() -> argparse.Namespace:
 
     if arguments.rounds < 1 or arguments.threads < 1:
         parser.error("--rounds and --threads must be at least 1")
-    default_peers = [] if arguments.scaling else [name for name in PEERS if name not in SLOW_PEERS]
-    arguments.peers = arguments.peers.split(",") if arguments.peers else default_peers
+    if arguments.peers is None:
+        arguments.peers = "" if arguments.scaling else ",".join(QUICK_PEERS)
+    arguments.peers = [name for name in arguments.peers.split(",") if name]
     arguments.passes = arguments.passes.split(",")
     for option, known in (("peers", PEERS), ("passes", PASSES)):
         unknown = set(getattr(arguments, option)) - set(known)
@@ -138,9 +141,9 @@ def time_row(
     progress.update()
     peaks, times = [], defaultdict(list)
     for _ in range(arguments.rounds):
-        peaks.append(peak())
-        for side, milliseconds in contest.round().items():
+        for side, milliseconds in contest.round():
             times[side].append(milliseconds)
+            peaks.append(peak())
         progress.update()
     mine = times[OURS]
     entry = {

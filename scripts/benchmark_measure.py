@@ -55,20 +55,13 @@ class FmaPeak:
             loaded = ctypes.CDLL(str(library))
         # The halves are computed in float32.
         self.function = loaded.PeakDouble if dtype == "float64" else loaded.PeakFloat
-        self.function.argtypes = [ctypes.c_long, ctypes.c_int]
+        self.function.argtypes = [ctypes.c_double, ctypes.c_int]
         self.function.restype = ctypes.c_double
         self.threads = threads
-        self.steps = 1000
-        while self._seconds() < PEAK_SECONDS:
-            self.steps *= 2
-
-    def _seconds(self) -> float:
-        start = time.perf_counter()
-        self()
-        return time.perf_counter() - start
 
     def __call__(self) -> float:
-        return self.function(self.steps, self.threads)
+        time.sleep(PAUSE_SECONDS)
+        return self.function(PEAK_SECONDS, self.threads)
 
 
 def turn(side: Side) -> float:
@@ -109,9 +102,10 @@ class Contest:
         self.differences[name] = difference
         return ""
 
-    def round(self) -> dict[str, float]:
-        """Milliseconds of each side."""
-        return {name: turn(side) for name, side in self.sides.items()}
+    def round(self) -> Iterator[tuple[str, float]]:
+        """Each side and its milliseconds."""
+        for name, side in self.sides.items():
+            yield name, turn(side)
 
 
 def _difference(results: list[np.ndarray], expected: list[np.ndarray]) -> float:
@@ -180,5 +174,5 @@ def cost(
 ) -> dict[str, float]:
     """Milliseconds of each side."""
     contest = Contest(names, make_call(row, dtype, training, threads))
-    times = [contest.round() for _ in range(rounds)]
+    times = [dict(contest.round()) for _ in range(rounds)]
     return {name: statistics.median(each[name] for each in times) for name in contest.sides}

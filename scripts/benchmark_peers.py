@@ -236,7 +236,9 @@ class Onnxruntime(Side):
     def __init__(self, call: Call) -> None:
         import onnxruntime
 
-        row, arrays = call.row, Arrays(*(array.astype(call.dtype) for array in call.arrays))
+        row = call.row
+        arrays = Arrays(*(array.astype(call.dtype) for array in call.arrays))
+        self.arrays = arrays  # the bound values point into them
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = call.threads
         options.inter_op_num_threads = 1
@@ -294,6 +296,7 @@ class Openvino(Side):
         from openvino import opset14
 
         row, arrays = call.row, call.arrays
+        self.arrays = arrays  # the request's tensors point into them
         parameters = [
             opset14.parameter(getattr(arrays, name).shape, np.float32, name) for name in MOVING
         ]

@@ -95,7 +95,8 @@ def draw_scaling(report: Report) -> Figure:
             style = "-" if kind == "forward" else "--"
             axes.plot(*zip(*line), style, marker="o", color=COLOURS[side], label=f"{side}, {kind}")
         axes.set_xlabel(axis)
-        axes.set_ylim(bottom=0)
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("ps of thread time / operation")
     panels[0].legend(fontsize=9)

@@ -30,18 +30,28 @@ void MultiplyAdd(long steps) {
   for (Vector& sum : sums) asm volatile("" : "+m"(sum));
 }
 
-// Arithmetic operations per second of the given threads.
+// Arithmetic operations per second, of all threads together, over that many seconds.
 template <typename Real>
-double Peak(long steps, int threads) {
-  const auto start = std::chrono::steady_clock::now();
-#pragma omp parallel num_threads(threads)
-  MultiplyAdd<Real>(steps);
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-  const double lanes = kVectorBytes / sizeof(Real);
-  return 2.0 * kAccumulators * lanes * steps * threads / taken.count();
+double Peak(double seconds, int threads) {
+  constexpr long kSteps = 100000;  // between two looks at the clock
+  constexpr double kOperations = 2.0 * kAccumulators * kVectorBytes / sizeof(Real) * kSteps;
+  double rate = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : rate)
+  {
+    const auto start = std::chrono::steady_clock::now();
+    std::chrono::duration<double> taken(0);
+    double operations = 0;
+    while (taken.count() < seconds) {
+      MultiplyAdd<Real>(kSteps);
+      operations += kOperations;
+      taken = std::chrono::steady_clock::now() - start;
+    }
+    rate += operations / taken.count();
+  }
+  return rate;
 }
 
 }  // namespace
 
-extern "C" double PeakFloat(long steps, int threads) { return Peak<float>(steps, threads); }
-extern "C" double PeakDouble(long steps, int threads) { return Peak<double>(steps, threads); }
+extern "C" double PeakFloat(double seconds, int threads) { return Peak<float>(seconds, threads); }
+extern "C" double PeakDouble(double seconds, int threads) { return Peak<double>(seconds, threads); }
