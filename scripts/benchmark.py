@@ -19,14 +19,22 @@ from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
 
-from benchmark_report import Report, Table, heading, legend, scaling_header, scaling_line, summarise
-from benchmark_rows import ROWS, find_rows
 from tqdm import tqdm
 
-QUICK_PEERS = ("torchvision", "onnxruntime", "openvino", "ncnn")
-PEERS = (*QUICK_PEERS, "builtin")
-DTYPES = ("float32", "float64", "float16", "bfloat16")
-PASSES = ("forward", "training")
+from benchmark_measure import (
+    Contest,
+    FmaPeak,
+    cost,
+    extra_memory,
+    in_fresh_process,
+    scaling_points,
+    scratch_bytes,
+)
+from benchmark_peers import DTYPES, OURS, PASSES, SIDES, Call, make_call
+from benchmark_report import Report, Table, heading, legend, scaling_header, scaling_line, summarise
+from benchmark_rows import ROWS, find_rows
+from ms_deform import __version__
+from ms_deform.library import loaded_isa
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,10 +43,10 @@ def parse_arguments() -> argparse.Namespace:
     rows_help = f"of {', '.join(ROWS)}; a network's name stands for all its rows; or a geometry "
     rows_help += f"such as {ROWS['c4g']} (default: all; with --scaling: c4)"
     add("rows", nargs="*", metavar="ROW", help=rows_help)
-    peers_help = (
-        f"comma-separated, of {', '.join(PEERS)} (default: all but builtin, MindSpore's own, "
-    )
-    peers_help += "which takes ten seconds for most rows; with --scaling: none)"
+    peers = [name for name in SIDES if name != OURS]
+    quick = [name for name in peers if SIDES[name].by_default]
+    peers_help = f"comma-separated, of {', '.join(peers)} (default: all but builtin, MindSpore's "
+    peers_help += "own, which takes ten seconds for most rows; with --scaling: none)"
     add("--peers", help=peers_help)
     add("--passes", default=",".join(PASSES), help="(default: %(default)s)")
     add("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
@@ -55,10 +63,10 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.rounds < 1 or arguments.threads < 1:
         parser.error("--rounds and --threads must be at least 1")
     if arguments.peers is None:
-        arguments.peers = "" if arguments.scaling else ",".join(QUICK_PEERS)
+        arguments.peers = "" if arguments.scaling else ",".join(quick)
     arguments.peers = [name for name in arguments.peers.split(",") if name]
     arguments.passes = arguments.passes.split(",")
-    for option, known in (("peers", PEERS), ("passes", PASSES)):
+    for option, known in (("peers", peers), ("passes", PASSES)):
         unknown = set(getattr(arguments, option)) - set(known)
         if unknown:
             parser.error(f"--{option}: no {', '.join(unknown)}, only {', '.join(known)}")
@@ -79,11 +87,9 @@ def set_environment(threads: int, isa: str | None) -> None:
 
 
 def describe_run(arguments: argparse.Namespace) -> Report:
-    from benchmark_peers import OURS, SIDES
-
-    from ms_deform import __version__
-    from ms_deform.library import loaded_isa
-
+    isa = loaded_isa("cpu")
+    if arguments.isa not in (None, isa):
+        sys.exit(isa)  # what there is instead
     versions = {OURS: __version__, **SIDES[OURS].versions()}
     missing = {}
     for name in arguments.peers:
@@ -96,7 +102,7 @@ def describe_run(arguments: argparse.Namespace) -> Report:
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
         "threads": arguments.threads,
         "dtype": arguments.dtype,
-        "isa": loaded_isa("cpu"),
+        "isa": isa,
         "rounds": arguments.rounds,
         "versions": versions,
         "missing": missing,
@@ -113,11 +119,17 @@ def time_rows(arguments: argparse.Namespace, report: Report) -> None:
     passes = [(name, kind) for name in arguments.rows for kind in arguments.passes]
     table = Table(arguments.rows, peers)
     print(table.header(), flush=True)
+    peak = FmaPeak(arguments.dtype, arguments.threads)
     report["rows"] = []
     with tqdm(total=len(passes) * (arguments.rounds + 1), unit="round", disable=None) as progress:
         for name, kind in passes:
             progress.set_description(f"{name} {kind}")
-            entry = time_row(arguments, peers, name, kind, progress)
+            row, training = arguments.rows[name], kind == "training"
+            call = make_call(row, arguments.dtype, training, arguments.threads)
+            entry = {"name": name, "geometry": row._asdict(), "pass": kind}
+            entry.update(time_call(call, peers, peak, arguments.rounds, progress))
+            if arguments.memory:
+                entry.update(measure_memory(call, list(entry["milliseconds"])))
             report["rows"].append(entry)
             progress.write(table.line(entry))
             sys.stdout.flush()
@@ -128,61 +140,51 @@ def time_rows(arguments: argparse.Namespace, report: Report) -> None:
     print(*legend(report["rows"]), sep="\n")
 
 
-def time_row(
-    arguments: argparse.Namespace, peers: list[str], name: str, kind: str, progress: tqdm
-) -> Report:
-    from benchmark_measure import Contest, FmaPeak, extra_memory, in_fresh_process, scratch_bytes
-    from benchmark_peers import OURS, make_call
-
-    row, training = arguments.rows[name], kind == "training"
-    call = make_call(row, arguments.dtype, training, arguments.threads)
+def time_call(call: Call, peers: list[str], peak: FmaPeak, rounds: int, progress: tqdm) -> Report:
     contest = Contest(peers, call)
-    peak = FmaPeak(arguments.dtype, arguments.threads)
     progress.update()
     peaks, times = [], defaultdict(list)
-    for _ in range(arguments.rounds):
+    for _ in range(rounds):
         for side, milliseconds in contest.round():
             times[side].append(milliseconds)
             peaks.append(peak())
         progress.update()
     mine = times[OURS]
-    entry = {
-        "name": name,
-        "geometry": row._asdict(),
-        "pass": kind,
-        "flops": row.flops(training),
+    flops = call.row.flops(call.training)
+    return {
+        "flops": flops,
+        "peak_flops": peaks,
+        "fma_share": 1e3 * flops / statistics.median(mine) / statistics.median(peaks),
         "milliseconds": {side: statistics.median(each) for side, each in times.items()},
         "rounds": times,
         "ratio": {
             side: statistics.median(other / own for other, own in zip(times[side], mine))
             for side in contest.differences
         },
-        "peak_flops": peaks,
-        "fma_share": 1e3 * row.flops(training) / statistics.median(mine) / statistics.median(peaks),
         "difference": contest.differences,
         "left_out": contest.left_out,
     }
-    if arguments.memory:
-        threads = arguments.threads
-        task = (row, arguments.dtype, training, threads)
-        entry["memory"] = {
-            side: in_fresh_process(threads, extra_memory, side, *task) for side in times
-        }
-        entry["scratch"] = in_fresh_process(threads, scratch_bytes, *task)
-    return entry
+
+
+def measure_memory(call: Call, sides: list[str]) -> Report:
+    task = (call.row, call.dtype, call.training, call.threads)
+    return {
+        "memory": {
+            side: in_fresh_process(call.threads, extra_memory, side, *task) for side in sides
+        },
+        "scratch": in_fresh_process(call.threads, scratch_bytes, *task),
+    }
 
 
 def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
     """Cost per operation along each axis: a flat line is perfect scaling."""
-    from benchmark_measure import cost, in_fresh_process, scaling_points
-
     name, row = next(iter(arguments.rows.items()))
     peers = [peer for peer in arguments.peers if peer not in report["missing"]]
     points = list(scaling_points(row, arguments.threads))
     report["scaling"] = []
     print(scaling_header(name), flush=True)
-    progress = tqdm(total=len(points) * len(arguments.passes), unit="point", disable=None)
-    with progress:
+    total = len(points) * len(arguments.passes)
+    with tqdm(total=total, unit="point", disable=None) as progress:
         for kind in arguments.passes:
             training = kind == "training"
             for axis, label, changed, threads in points:
@@ -209,6 +211,8 @@ def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.plot:  # before minutes of measuring, if matplotlib is missing
+        from benchmark_plot import draw
     set_environment(arguments.threads, arguments.isa)
     report = describe_run(arguments)
     print(heading(report), flush=True)
@@ -216,8 +220,6 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1))
     if arguments.plot:
-        from benchmark_plot import draw
-
         draw(report, arguments.plot)
 
 

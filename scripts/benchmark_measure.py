@@ -17,17 +17,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import mindspore as ms
 import numpy as np
-from benchmark_peers import SIDES, Call, Side, make_call
-from benchmark_report import OURS
-from benchmark_rows import Row
 
 import ms_deform
+from benchmark_peers import OURS, SIDES, Call, Side, make_call
+from benchmark_rows import Row
 from ms_deform.builder import TARGETS, find_compiler
 from ms_deform.library import loaded_isa
-
-ms.set_context(mode=ms.GRAPH_MODE)
 
 # Longer than the idle threads of any side spin, lest they take cycles of the side that follows.
 PAUSE_SECONDS = 0.05

@@ -3,7 +3,8 @@
 
 A side is built for a row, with its weights packed where its interface does that at load time.
 Calling it runs the operator, and its training step if asked for, until the results are there.
-To add one: a class here, and its name in SIDES.
+To add one: a class here, and its name in SIDES. Packages are imported in the constructors, after
+the benchmark has set what they read when they are loaded.
 """
 
 from __future__ import annotations
@@ -14,18 +15,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-import mindspore as ms
 import numpy as np
-from benchmark_report import OURS
-from benchmark_rows import Arrays, Row, make_arrays
-from mindspore import nn, ops
 
-from ms_deform import deform_conv2d
+from benchmark_rows import Arrays, Row, make_arrays
 
 if TYPE_CHECKING:
     import onnx
+    from mindspore import nn
 
-
+PASSES = ("forward", "training")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 # The tensors that come with a call of a deployed network; the others are its parameters.
 MOVING = ("input", "offset", "mask")
 
@@ -50,7 +49,7 @@ class Side:
     """One implementation, built for one call."""
 
     modules: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = ("float32", "float64", "float16", "bfloat16")
+    dtypes: tuple[str, ...] = DTYPES
     trains = False
     by_default = True
 
@@ -81,53 +80,23 @@ class Side:
         raise NotImplementedError
 
 
-class _Training(nn.Cell):
-    """The output and the gradients of a network's inputs, in one graph."""
-
-    def __init__(self, forward: nn.Cell, count: int, grad_output: ms.Tensor) -> None:
-        super().__init__()
-        self.forward = forward
-        self.grad_output = grad_output
-        self.gradients = ms.value_and_grad(self.loss, tuple(range(count)), has_aux=True)
-
-    def loss(self, *tensors: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-        output = self.forward(*tensors)
-        return (output * self.grad_output).sum(), output
-
-    def construct(self, *tensors: ms.Tensor) -> tuple[ms.Tensor, ...]:
-        (_, output), gradients = self.gradients(*tensors)
-        return output, *gradients
-
-
-class _OursForward(nn.Cell):
-    def __init__(self, row: Row) -> None:
-        super().__init__()
-        self.stride = row.s
-        self.padding = row.padding
-
-    def construct(
-        self,
-        input: ms.Tensor,
-        offset: ms.Tensor,
-        weight: ms.Tensor,
-        bias: ms.Tensor,
-        mask: ms.Tensor,
-    ) -> ms.Tensor:
-        return deform_conv2d(input, offset, weight, bias, self.stride, self.padding, mask=mask)
-
-
 class _MindSporeSide(Side):
     modules = ("mindspore",)
     trains = True
 
     def prepare(self, call: Call, forward: nn.Cell, *arrays: np.ndarray) -> None:
         """Compiles the graph."""
+        import mindspore as ms
+
+        from benchmark_networks import Training
+
+        ms.set_context(mode=ms.GRAPH_MODE)
         dtype = getattr(ms, call.dtype)
         self.tensors = [ms.Tensor(array).astype(dtype) for array in arrays]
         self.net = forward
         if call.training:
             grad_output = ms.Tensor(call.arrays.grad_output).astype(dtype)
-            self.net = _Training(forward, len(arrays), grad_output)
+            self.net = Training(forward, len(arrays), grad_output)
         self.net.compile(*self.tensors)
 
     def __call__(self) -> None:
@@ -137,56 +106,34 @@ class _MindSporeSide(Side):
             tensor.asnumpy()  # waits; on a CPU it copies nothing
 
     def results(self) -> list[np.ndarray]:
-        if self.outputs[0].dtype == ms.bfloat16:
-            return [tensor.astype(ms.float32).asnumpy() for tensor in self.outputs]
-        return [tensor.asnumpy() for tensor in self.outputs]
+        halves = self.outputs[0].itemsize < 4  # NumPy has no bfloat16
+        tensors = [tensor.float() if halves else tensor for tensor in self.outputs]
+        return [tensor.asnumpy() for tensor in tensors]
 
 
-class Ours(_MindSporeSide):
+class MsDeform(_MindSporeSide):
     """This project, as a user calls it in graph mode."""
 
     def __init__(self, call: Call) -> None:
-        self.prepare(call, _OursForward(call.row), *call.arrays[:-1])
+        from benchmark_networks import Ours
+
+        self.prepare(call, Ours(call.row), *call.arrays[:-1])
 
 
-class _BuiltinForward(nn.Cell):
-    def __init__(self, row: Row) -> None:
-        super().__init__()
-        self.kernel_size = (row.k, row.k)
-        self.strides = (1, 1, row.s, row.s)
-        self.padding = (row.padding,) * 4
-        self.groups = row.g
-        self.offset_groups = row.og
-
-    def construct(
-        self, input: ms.Tensor, packed: ms.Tensor, weight: ms.Tensor, bias: ms.Tensor
-    ) -> ms.Tensor:
-        return ops.deformable_conv2d(
-            input,
-            weight,
-            packed,
-            self.kernel_size,
-            self.strides,
-            self.padding,
-            bias,
-            groups=self.groups,
-            deformable_groups=self.offset_groups,
-        )
-
-
-class Builtin(_MindSporeSide):
+class MindSporeBuiltin(_MindSporeSide):
     """MindSpore's own operator: about ten seconds a call."""
 
     dtypes = ("float32", "float16")
     by_default = False
 
     def __init__(self, call: Call) -> None:
+        from benchmark_networks import Builtin
+
         arrays = call.arrays
         y, x = arrays.offset[:, 0::2], arrays.offset[:, 1::2]
         packed = np.concatenate((x, y, arrays.mask), axis=1)
-        self.prepare(
-            call, _BuiltinForward(call.row), arrays.input, packed, arrays.weight, arrays.bias
-        )
+        network = Builtin(call.row)
+        self.prepare(call, network, arrays.input, packed, arrays.weight, arrays.bias)
 
     def results(self) -> list[np.ndarray]:
         output, *gradients = super().results()
@@ -390,11 +337,12 @@ class Ncnn(Side):
         return [np.stack([np.array(output) for output in self.outputs])]
 
 
+OURS = "ms_deform"
 SIDES: dict[str, type[Side]] = {
-    OURS: Ours,
+    OURS: MsDeform,
     "torchvision": Torchvision,
     "onnxruntime": Onnxruntime,
     "openvino": Openvino,
     "ncnn": Ncnn,
-    "builtin": Builtin,
+    "builtin": MindSporeBuiltin,
 }

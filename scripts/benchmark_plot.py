@@ -5,22 +5,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark_report import OURS, Report, picoseconds_per_flop
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-COLOURS = {
-    OURS: "black",
-    "torchvision": "tab:orange",
-    "onnxruntime": "tab:blue",
-    "openvino": "tab:purple",
-    "ncnn": "tab:green",
-    "builtin": "tab:gray",
-    "forward": "tab:cyan",
-    "training": "tab:red",
-}
+from benchmark_peers import PASSES, SIDES
+from benchmark_report import Report, picoseconds_per_flop
+
+COLOURS = {name: f"C{index}" for index, name in enumerate((*SIDES, *PASSES))}
 
 
 def draw(report: Report, path: Path) -> None:
@@ -49,7 +42,9 @@ def draw_rows(report: Report) -> Figure:
         axes.set_yscale("log")
         draw_bars(axes, names, {peer: [r.get(peer) for r in ratios] for peer in peers}, start=1)
         axes.axhline(1, color="black", linewidth=1)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}x"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"{kind}: a peer's time over ours", loc="left")
     shares = {kind: [entries[name, kind]["fma_share"] for name in names] for kind in passes}
     draw_bars(panels[-1], names, shares, start=0)
@@ -81,7 +76,7 @@ def draw_scaling(report: Report) -> Figure:
     """A panel for each axis; flat lines are perfect scaling."""
     points = report["scaling"]
     kinds = list(dict.fromkeys(entry["axis"] for entry in points))
-    figure = Figure(figsize=(3.6 * len(kinds), 4))
+    figure = Figure(figsize=(2 + 3.6 * len(kinds), 4))
     figure.set_layout_engine("constrained")
     figure.suptitle(f"{points[0]['row']} with one thing changed: flat is perfect scaling")
     panels = figure.subplots(1, len(kinds), sharey=True)
@@ -99,5 +94,5 @@ def draw_scaling(report: Report) -> Figure:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{cost:g}"))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("ps of thread time / operation")
-    panels[0].legend(fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return figure

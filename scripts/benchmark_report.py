@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from benchmark_peers import OURS
+
 Report = dict[str, Any]  # what --json writes
-OURS = "ms_deform"
 
 
 def heading(report: Report) -> str:
