@@ -90,10 +90,11 @@ def summarise(rows: list[Report]) -> Report:
 def legend(rows: list[Report]) -> Iterator[str]:
     """What the figures mean, why cells are empty, and how far the peers' results differ."""
     yield "x: the peer's time over ours, the median of the rounds."
-    peak = statistics.median(peak for entry in rows for peak in entry["peak_flops"])
+    peaks = [peak / 1e9 for entry in rows for peak in entry["peak_flops"]]
     yield (
         "FMA peak: our share of it, counting the matrix products alone, three times as many for "
-        f"training; measured between the turns: {peak / 1e9:.0f} GFLOP/s."
+        "training. It was measured between the turns: "
+        f"{statistics.median(peaks):.0f} GFLOP/s, from {min(peaks):.0f} to {max(peaks):.0f}."
     )
     differences, reasons = defaultdict(list), defaultdict(dict)
     for entry in rows:
