@@ -15,6 +15,8 @@ from mindspore import dtype as mstype
 Dimension = Optional[int]
 Shape = tuple[Dimension, ...]
 
+_MOST_PIXELS = 2**31 - 1
+
 SUPPORTED_DTYPES = (mstype.float16, mstype.bfloat16, mstype.float32, mstype.float64)
 
 
@@ -131,6 +133,7 @@ def _check_shapes(
     out_width = _out_extent(
         "width", width, kernel_width, geometry.stride[1], left + right, geometry.dilation[1]
     )
+    _check_pixels(height, width, geometry.padding)
     _check_sampled("offset", offset_shape, batch, out_height, out_width)
     if mask is not None:
         mask_shape = _dimensions("mask", mask, 4, "[N, offset_groups * kh * kw, H_out, W_out]")
@@ -220,6 +223,18 @@ def _out_extent(
             f"than the dilated kernel {axis} {window}"
         )
     return (padded - window) // stride + 1
+
+
+def _check_pixels(height: Dimension, width: Dimension, padding: tuple[int, ...]) -> None:
+    """Kernels count the pixels of an image, with a border of their own, in 32 bits."""
+    if height is None or width is None:
+        return
+    padded_height, padded_width = height + sum(padding[:2]), width + sum(padding[2:])
+    if (padded_height + 3) * (padded_width + 1) > _MOST_PIXELS:
+        raise ValueError(
+            f"deform_conv2d: the padded input has {padded_height} x {padded_width} pixels, more "
+            f"than the {_MOST_PIXELS} that are supported; cut it into parts"
+        )
 
 
 def _check_sampled(

@@ -105,6 +105,22 @@ def loaded_isa(target: str) -> str:
     return choose().decode()
 
 
+def scratch_bytes() -> int:
+    """The bytes of working memory that the kernels hold, in use or kept for the next call.
+
+    A call's working memory is kept, because fresh memory costs more than a small call. It is as
+    large as the largest call so far needed, once for each call that ran at the same time.
+    """
+    count = ctypes.CDLL(str(find_library("cpu"))).ms_deform_cpu_scratch_bytes
+    count.restype = ctypes.c_int64
+    return count()
+
+
+def release_scratch() -> None:
+    """Gives the kernels' working memory back to the system, but for that of calls in progress."""
+    ctypes.CDLL(str(find_library("cpu"))).ms_deform_cpu_release_scratch()
+
+
 @cache
 def _check(path: Path, changed: int) -> Path:
     resolved = path.resolve(strict=True)

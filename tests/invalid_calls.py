@@ -103,6 +103,11 @@ INVALID_SHAPES = {
         {"input": (2, 4, 7, 1), "offset": (2, 36, 7, 1), "mask": (2, 18, 7, 1)},
         {"dilation": (1, 3)},
     ),
+    "more pixels than 32 bits count": InvalidShapes(
+        r"the padded input has 80007 x 80009 pixels, more than the 2147483647 that are supported",
+        {},
+        {"padding": 40000},
+    ),
 }
 
 # Constants that are refused, with the exception and the message.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/geometry.h"
 
+#include <limits>
 #include <sstream>
 #include <stdexcept>
 
@@ -99,6 +100,20 @@ int64_t CheckExtent(const char* axis, int64_t size, int64_t kernel, int64_t stri
   return (padded - window) / stride + 1;
 }
 
+// Kernels count the pixels of an image, with a border of their own, in 32 bits.
+void CheckPixels(const Shape& input, const std::vector<int64_t>& padding) {
+  if (!Known(input[2], input[3])) {
+    return;
+  }
+  const int64_t height = input[2] + padding[0] + padding[1];
+  const int64_t width = input[3] + padding[2] + padding[3];
+  const int64_t most = std::numeric_limits<int32_t>::max();
+  if (height > most || width > most || (height + 3) * (width + 1) > most) {
+    Fail("the padded input has ", height, " x ", width, " pixels, more than the ", most,
+         " that are supported; cut it into parts");
+  }
+}
+
 void CheckSampled(const char* name, const Shape& shape, int64_t batch, int64_t out_height,
                   int64_t out_width) {
   if (Known(shape[0], batch) && shape[0] != batch) {
@@ -127,6 +142,7 @@ Shape InferOutputShape(const InputShapes& shapes, const Attributes& attributes) 
   const int64_t out_width =
       CheckExtent("width", input[3], weight[3], attributes.stride[1], attributes.padding[2],
                   attributes.padding[3], attributes.dilation[1]);
+  CheckPixels(input, attributes.padding);
   CheckSampled("offset", offset, input[0], out_height, out_width);
   Shape output = {FirstKnown(input[0], offset[0]), weight[0], FirstKnown(out_height, offset[2]),
                   FirstKnown(out_width, offset[3])};

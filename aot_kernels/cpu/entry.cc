@@ -7,6 +7,7 @@
 #include "common/aot_call.h"
 #include "common/library_info.h"
 #include "cpu/kernels.h"
+#include "cpu/scratch.h"
 
 MS_DEFORM_LIBRARY_INFO("cpu");
 
@@ -72,6 +73,10 @@ MS_DEFORM_EXPORT const char* ms_deform_cpu_isa() {
     return text.c_str();
   }
 }
+
+MS_DEFORM_EXPORT int64_t ms_deform_cpu_scratch_bytes() { return ms_deform::ScratchBytes(); }
+
+MS_DEFORM_EXPORT void ms_deform_cpu_release_scratch() { ms_deform::ReleaseScratch(); }
 
 MS_DEFORM_EXPORT int MsDeformForward(int parameter_count, void** parameters, int* ranks,
                                      int64_t** shapes, const char** dtypes, void*, void* extra) {
