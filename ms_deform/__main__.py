@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for target in builder.TARGETS:
             path = builder.build(target, force=options.force, directory=options.directory)
-            print(f"{path} ({', '.join(library.read_info(path).isas)})")
+            info = library.read_info(path)
+            print(f"{path} ({info.machine}: {', '.join(info.isas)})")
     except (builder.BuildError, library.LibraryError) as error:
         print(error, file=sys.stderr)
         return 1

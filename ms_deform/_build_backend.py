@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from pathlib import Path
 
 from setuptools.build_meta import *  # noqa: F403
@@ -17,6 +18,7 @@ class BuildPy(build_py):
     def run(self) -> None:
         super().run()
         try:
+            _check_machine()
             if self.editable_mode:
                 builder.build(directory=builder.PACKAGE / "lib")
             else:
@@ -38,3 +40,10 @@ class BdistWheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         # The library knows MindSpore's kernel interface only, not Python's: any Python 3 will do.
         return "py3", "none", super().get_tag()[2]
+
+
+def _check_machine() -> None:
+    """Refuses to pack a library of one machine into a wheel of another."""
+    platform, machine = sysconfig.get_platform(), builder.compiler_machine()
+    if not platform.endswith(f"-{machine}"):
+        raise ExecError(f"ms_deform: the package is for {platform}, the compiler for {machine}")

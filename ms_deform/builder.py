@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ from ms_deform._version import __version__
 from ms_deform.library import ABI, PACKAGE, LibraryError, library_path, read_info
 
 # Kernels are compiled once for each instruction set of the machine, best first, with these flags;
-# the library picks one when it runs. NEON is part of the aarch64 baseline.
+# the library picks one when it runs. Every aarch64 machine has NEON.
 InstructionSets = dict[str, str]
 _CPU_INSTRUCTION_SETS: dict[str, InstructionSets] = {
     "x86_64": {
@@ -32,7 +31,7 @@ _CPU_INSTRUCTION_SETS: dict[str, InstructionSets] = {
         "avx2": "-mavx2 -mfma -mf16c",
         "baseline": "",
     },
-    "aarch64": {"baseline": ""},
+    "aarch64": {"neon": ""},
 }
 _COMPILE_FLAGS = [
     "-std=c++17",
@@ -73,6 +72,8 @@ def build(
 ) -> Path:
     """Builds the target's library unless the one in place is up to date, and returns its path.
 
+    The library is for the machine that the compiler compiles for.
+
     Args:
         target: A key of `TARGETS`.
         force: Build even if the library is up to date.
@@ -80,7 +81,8 @@ def build(
         extra_flags: Compiler and linker flags after those of CXXFLAGS.
 
     Raises:
-        BuildError: If there is no compiler, it fails, or the directory cannot be written.
+        BuildError: If there is no compiler, it fails or compiles for a machine that the target does
+            not support, or the directory cannot be written.
     """
     recipe = _Recipe.read(target, extra_flags)
     library = library_path(target, directory)
@@ -134,6 +136,11 @@ def compiler_version() -> str:
     return _run([*find_compiler(), "--version"]).partition("\n")[0]
 
 
+def compiler_machine() -> str:
+    """The machine that the C++ compiler compiles for, as `platform.machine` names it."""
+    return _run([*find_compiler(), "-dumpmachine"]).strip().partition("-")[0]
+
+
 @dataclass(frozen=True)
 class _Recipe:
     """All that decides the bytes of a library."""
@@ -149,12 +156,13 @@ class _Recipe:
 
     @classmethod
     def read(cls, target: str, extra_flags: Sequence[str]) -> _Recipe:
-        machine = platform.machine()
+        machine = compiler_machine()
         instruction_sets = TARGETS[target].instruction_sets.get(machine)
         if instruction_sets is None:
             raise BuildError(
-                f"ms_deform: no {target} library for machine {machine}, only for "
-                f"{', '.join(TARGETS[target].instruction_sets)}"
+                f"ms_deform: {shlex.join(find_compiler())} compiles for {machine}, the {target} "
+                f"library is only for {', '.join(TARGETS[target].instruction_sets)}; name another "
+                "compiler in CXX"
             )
         sources = kernel_sources()
         files = tuple(

@@ -27,7 +27,7 @@ _MARKER = re.compile(
 # e_phnum, e_shentsize, e_shnum, e_shstrndx of a 64-bit little-endian ELF file.
 _ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _ELF_IDENT = b"\x7fELF\x02\x01"
-_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+_ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 
 _BUILD = "python -m ms_deform build"
 # For what the builder does not see: it takes a library built from the present sources as good.
@@ -40,8 +40,9 @@ class LibraryError(RuntimeError):
 
 @dataclass(frozen=True)
 class LibraryInfo:
-    """What a library says of itself; `common/library_info.h` writes it."""
+    """What a library says of itself: its ELF header, and what `common/library_info.h` writes."""
 
+    machine: str
     version: str
     abi: int
     target: str
@@ -75,7 +76,7 @@ def read_info(path: Path) -> LibraryInfo:
     """What the library at path was built from and for, without loading it.
 
     Raises:
-        LibraryError: If the file is not a whole library of ms_deform for this machine.
+        LibraryError: If the file is not a whole library of ms_deform.
     """
     if not path.is_file():
         raise _refusal(path, "must be a regular file", _BUILD)
@@ -83,11 +84,7 @@ def read_info(path: Path) -> LibraryInfo:
     if len(data) < _ELF_HEADER.size or not data.startswith(_ELF_IDENT):
         raise _refusal(path, "is not a 64-bit ELF library", _BUILD)
     header = _ELF_HEADER.unpack_from(data)
-    machine, sections, section_size, section_count = header[2], header[6], header[11], header[12]
-    if machine != _ELF_MACHINES.get(platform.machine()):
-        raise _refusal(
-            path, f"is for ELF machine {machine}, this machine is {platform.machine()}", _BUILD
-        )
+    elf_machine, sections, section_size, section_count = (header[i] for i in (2, 6, 11, 12))
     whole = sections + section_size * section_count
     if len(data) < whole:
         raise _refusal(path, f"is truncated: {len(data)} of {whole} bytes", _BUILD)
@@ -95,7 +92,8 @@ def read_info(path: Path) -> LibraryInfo:
     if marker is None:
         raise _refusal(path, "does not say what it was built for", _BUILD)
     version, abi, target, isas, sources = (field.decode() for field in marker.groups())
-    return LibraryInfo(version, int(abi), target, tuple(isas.split("+")), sources)
+    machine = _ELF_MACHINES.get(elf_machine, f"ELF machine {elf_machine}")
+    return LibraryInfo(machine, version, int(abi), target, tuple(isas.split("+")), sources)
 
 
 def loaded_isa(target: str) -> str:
@@ -126,6 +124,8 @@ def _check(path: Path, changed: int) -> Path:
     resolved = path.resolve(strict=True)
     _check_permissions(resolved)
     info = read_info(resolved)
+    if info.machine != platform.machine():
+        raise _refusal(path, f"is for {info.machine}, this machine is {platform.machine()}", _BUILD)
     if info.version != __version__:
         raise _refusal(
             path, f"is of version {info.version}, this is ms_deform {__version__}", _BUILD

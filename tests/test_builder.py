@@ -31,7 +31,8 @@ def compiler_log(tmp_path, monkeypatch):
     wrapper.write_text(f'#!/bin/sh\necho "$@" >>{log}\nexec g++ "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("CXX", str(wrapper))
-    return lambda: [line for line in log.read_text().splitlines() if line != "--version"]
+    questions = ("--version", "-dumpmachine")
+    return lambda: [line for line in log.read_text().splitlines() if line not in questions]
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def directory(tmp_path):
 def test_library_says_what_it_was_built_for(kernels, directory):
     info = library.read_info(builder.build(directory=directory))
     assert (info.version, info.abi, info.target) == (__version__, 0, "cpu")
-    assert "baseline" in info.isas
+    assert info.machine == platform.machine()
+    assert info.isas[-1] == {"x86_64": "baseline", "aarch64": "neon"}[info.machine]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="one instruction set only elsewhere")
@@ -129,9 +131,13 @@ def test_directory_that_cannot_be_written_names_the_variable(kernels, tmp_path):
         builder.build(directory=tmp_path / "file" / "lib")
 
 
-def test_unknown_machine_is_refused(kernels, directory, monkeypatch):
-    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    with pytest.raises(builder.BuildError, match=r"riscv64, only for x86_64, aarch64"):
+def test_compiler_for_an_unknown_machine_is_refused(kernels, directory, tmp_path, monkeypatch):
+    compiler = tmp_path / "riscv-g++"
+    compiler.write_text("#!/bin/sh\necho riscv64-linux-gnu\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    message = r"riscv-g\+\+ compiles for riscv64, .* only for x86_64, aarch64; .* CXX"
+    with pytest.raises(builder.BuildError, match=message):
         builder.build(directory=directory)
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 import subprocess
 import sys
 
@@ -38,7 +40,24 @@ def test_build_names_library_and_instruction_sets(checkout, tmp_path):
     done = run("build", "--directory", str(tmp_path / "lib"), cwd=checkout)
     assert done.returncode == 0, done.stderr
     path = tmp_path / "lib" / "libms_deform_cpu.so"
-    assert done.stdout == f"{path} ({', '.join(library.read_info(path).isas)})\n"
+    isas = ", ".join(library.read_info(path).isas)
+    assert done.stdout == f"{path} ({platform.machine()}: {isas})\n"
+
+
+@pytest.mark.skipif(platform.machine() == "aarch64", reason="not another machine here")
+def test_build_for_another_machine(checkout, tmp_path, monkeypatch):
+    compiler = "aarch64-linux-gnu-g++"
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} (Debian: apt-get install g++-aarch64-linux-gnu)")
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(tmp_path))
+    built = []
+    for _ in range(2):
+        done = run("build", cwd=checkout)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{tmp_path / 'libms_deform_cpu.so'} (aarch64: neon)\n"
+        built.append((tmp_path / "libms_deform_cpu.so").stat().st_ino)
+    assert len(set(built)) == 1, "built again although it was up to date"
 
 
 def test_build_error_is_the_message_only(checkout, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import re
 import subprocess
 
@@ -63,7 +64,7 @@ def test_good_library_is_found_by_absolute_path(good):
     assert library.find_library("cpu") == good
     assert good.is_absolute()
     assert library.read_info(good) == library.LibraryInfo(
-        __version__, 0, "cpu", ("avx2", "baseline"), "0" * 16
+        platform.machine(), __version__, 0, "cpu", ("avx2", "baseline"), "0" * 16
     )
 
 
@@ -115,11 +116,17 @@ def test_truncated(good, never_loaded):
     assert_refused(rf"is truncated: {size - 1} of {size} bytes")
 
 
-def test_other_machine(good, never_loaded):
+OTHER_MACHINES = {62: "x86_64", 183: "aarch64", 243: "ELF machine 243"}
+
+
+@pytest.mark.parametrize("number, name", OTHER_MACHINES.items())
+def test_other_machine(good, never_loaded, monkeypatch, number, name):
+    monkeypatch.setattr(platform, "machine", lambda: "s390x")
     content = bytearray(good.read_bytes())
-    content[18:20] = (243).to_bytes(2, "little")
+    content[18:20] = number.to_bytes(2, "little")
     good.write_bytes(content)
-    assert_refused("is for ELF machine 243, this machine is")
+    assert library.read_info(good).machine == name
+    assert_refused(f"is for {name}, this machine is s390x")
 
 
 def test_library_of_something_else(directory, never_loaded):

@@ -111,6 +111,21 @@ def test_build_without_compiler_ends_in_one_line(checkout, monkeypatch):
     assert "apt-get install g++" in done.stderr.splitlines()[-1]
 
 
+def test_library_of_another_machine_is_not_packed(checkout, tmp_path, monkeypatch):
+    compiler = tmp_path / "riscv-g++"
+    compiler.write_text("#!/bin/sh\necho riscv64-linux-gnu\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    call = "from ms_deform import _build_backend as b; b.build_wheel('dist')"
+    done = subprocess.run(
+        [sys.executable, "-c", call], cwd=checkout, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert re.search(
+        r"the package is for linux-\w+, the compiler for riscv64$", done.stderr.strip()
+    )
+
+
 def test_doctor_knows_the_same_version_ranges():
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")

@@ -29,7 +29,12 @@ Kernels ChooseKernels() {
 #if defined(MS_DEFORM_HAVE_AVX2)
       {&avx2::kKernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
+#if defined(MS_DEFORM_HAVE_BASELINE)
       {&baseline::kKernels, true},
+#endif
+#if defined(MS_DEFORM_HAVE_NEON)
+      {&neon::kKernels, true},
+#endif
   };
   const char* wanted = std::getenv("MS_DEFORM_CPU_ISA");
   const bool any = wanted == nullptr || *wanted == '\0';

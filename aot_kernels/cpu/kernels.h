@@ -68,6 +68,9 @@ extern const Kernels kKernels;
 namespace baseline {
 extern const Kernels kKernels;
 }
+namespace neon {
+extern const Kernels kKernels;
+}
 
 }  // namespace ms_deform
 
