@@ -7,15 +7,27 @@
 //   kernel_driver sweep SEED COUNT
 //     runs random geometries, hostile offsets among them, in every dtype; every output must be
 //     written, and nothing else touched (buffers have exactly the size of their tensors)
+//   kernel_driver solve PROBLEMS ANSWERS
+//     reads calls from one file and writes their results to another, as bytes: output, grad_input,
+//     grad_offset, grad_mask (a single 0 without mask), grad_weight, grad_bias. A call is a line
+//     DTYPE STRIDE PADDING DILATION INPUT OFFSET MASK WEIGHT BIAS GRAD_OUTPUT, shapes as for infer,
+//     MASK and BIAS - if there is none; then come the bytes of its tensors, in this order
+//   kernel_driver isa
+//     prints the instruction set that the kernels use
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <iostream>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <random>
 #include <sstream>
 #include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "common/aot_call.h"
 #include "common/dtype.h"
@@ -24,6 +36,7 @@ using ms_deform::AotExtra;
 using ms_deform::Shape;
 
 extern "C" {
+const char* ms_deform_cpu_isa();
 Shape MsDeformForwardInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
 std::vector<Shape> MsDeformGradInputInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
 Shape MsDeformGradWeightInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
@@ -107,7 +120,7 @@ int64_t Count(const Shape& shape) {
 
 class Tensor {
  public:
-  Tensor(const Shape& shape, const char* dtype)
+  Tensor(const Shape& shape, const std::string& dtype)
       : shape_(shape),
         dtype_(dtype),
         bytes_(Count(shape) * (Is("float64")   ? 8
@@ -118,6 +131,16 @@ class Tensor {
 
   const Shape& shape() const { return shape_; }
   void* data() const { return data_.get(); }
+
+  void Read(std::istream& from) {
+    if (!from.read(static_cast<char*>(data()), static_cast<std::streamsize>(bytes_))) {
+      throw std::runtime_error("the problems end within a tensor");
+    }
+  }
+
+  void Write(std::ostream& to) const {
+    to.write(static_cast<const char*>(data()), static_cast<std::streamsize>(bytes_));
+  }
 
   void Set(int64_t index, double value) {
     if (Is("float64")) {
@@ -161,17 +184,17 @@ class Tensor {
   }
 
  private:
-  bool Is(const char* dtype) const { return std::strcmp(dtype_, dtype) == 0; }
+  bool Is(const char* dtype) const { return dtype_ == dtype; }
 
   Shape shape_;
-  const char* dtype_;
+  std::string dtype_;
   size_t bytes_;
   std::unique_ptr<void, decltype(&std::free)> data_;
 };
 
 using AotFunction = int (*)(int, void**, int*, int64_t**, const char**, void*, void*);
 
-void Call(AotFunction function, const std::vector<const Tensor*>& tensors, const char* dtype,
+void Call(AotFunction function, const std::vector<const Tensor*>& tensors, const std::string& dtype,
           Extra* extra) {
   std::vector<Shape> shapes;
   std::vector<void*> data;
@@ -180,12 +203,117 @@ void Call(AotFunction function, const std::vector<const Tensor*>& tensors, const
     data.push_back(tensor->data());
   }
   ShapeArguments arguments(shapes);
-  std::vector<const char*> dtypes(tensors.size(), dtype);
+  std::vector<const char*> dtypes(tensors.size(), dtype.c_str());
   const int status = function(static_cast<int>(tensors.size()), data.data(), arguments.ranks.data(),
                               arguments.pointers.data(), dtypes.data(), nullptr, extra);
   if (status != 0) {
     throw std::runtime_error("an entry point returned " + std::to_string(status));
   }
+}
+
+struct Problem {
+  std::string dtype;
+  Extra extra;
+  Tensor input, offset, mask, weight, bias;  // mask and bias of one element if there is none
+  Tensor grad_output;
+};
+
+struct Answer {
+  Tensor output, grad_input, grad_offset, grad_mask, grad_weight, grad_bias;
+};
+
+Answer Solve(Problem* problem) {
+  Problem& p = *problem;
+  // A kernel that leaves an element out leaves a NaN.
+  const auto unwritten = [&p](const Shape& shape) {
+    Tensor tensor(shape, p.dtype);
+    tensor.Fill(std::nan(""));
+    return tensor;
+  };
+  ShapeArguments shapes(
+      {p.input.shape(), p.offset.shape(), p.mask.shape(), p.weight.shape(), p.bias.shape()});
+  int* ranks = shapes.ranks.data();
+  int64_t** pointers = shapes.pointers.data();
+  const Shape output = MsDeformForwardInferShape(ranks, pointers, &p.extra);
+  if (output != p.grad_output.shape()) {
+    throw std::runtime_error("the output shape is inferred wrongly");
+  }
+  // The gradients' entry points take grad_output in the place of bias.
+  ShapeArguments gradient_shapes(
+      {p.input.shape(), p.offset.shape(), p.mask.shape(), p.weight.shape(), output});
+  ranks = gradient_shapes.ranks.data();
+  pointers = gradient_shapes.pointers.data();
+  const std::vector<Shape> inputs = MsDeformGradInputInferShape(ranks, pointers, &p.extra);
+  Answer answer = {unwritten(output),
+                   unwritten(inputs[0]),
+                   unwritten(inputs[1]),
+                   unwritten(inputs[2]),
+                   unwritten(MsDeformGradWeightInferShape(ranks, pointers, &p.extra)),
+                   unwritten(MsDeformGradBiasInferShape(ranks, pointers, &p.extra))};
+
+  const auto call = [&p](AotFunction function, const Tensor& last,
+                         const std::vector<const Tensor*>& results) {
+    std::vector<const Tensor*> tensors = {&p.input, &p.offset, &p.mask, &p.weight, &last};
+    tensors.insert(tensors.end(), results.begin(), results.end());
+    Call(function, tensors, p.dtype, &p.extra);
+  };
+  call(MsDeformForward, p.bias, {&answer.output});
+  call(MsDeformGradInput, p.grad_output,
+       {&answer.grad_input, &answer.grad_offset, &answer.grad_mask});
+  call(MsDeformGradWeight, p.grad_output, {&answer.grad_weight});
+  call(MsDeformGradBias, p.grad_output, {&answer.grad_bias});
+  return answer;
+}
+
+// False at the end of the file.
+bool SolveNext(std::istream& problems, std::ostream& answers) {
+  std::string line;
+  if (!std::getline(problems, line)) {
+    return false;
+  }
+  std::istringstream stream(line);
+  const std::vector<std::string> words{std::istream_iterator<std::string>(stream), {}};
+  if (words.size() != 10) {
+    throw std::runtime_error("not the description of a call: " + line);
+  }
+  const std::string& dtype = words[0];
+  Extra extra;
+  extra.stride = ParseShape(words[1].c_str());
+  extra.padding = ParseShape(words[2].c_str());
+  extra.dilation = ParseShape(words[3].c_str());
+  extra.use_mask = words[6] != "-";
+  extra.use_bias = words[8] != "-";
+  const auto read = [&](const std::string& shape) {
+    if (shape == "-") {
+      Tensor none({1}, dtype);
+      none.Fill(0);
+      return none;
+    }
+    Tensor tensor(ParseShape(shape.c_str()), dtype);
+    tensor.Read(problems);
+    return tensor;
+  };
+  // A list in braces is worked out in its order.
+  Problem problem = {dtype,          extra,          read(words[4]), read(words[5]),
+                     read(words[6]), read(words[7]), read(words[8]), read(words[9])};
+  const Answer a = Solve(&problem);
+  for (const Tensor* tensor :
+       {&a.output, &a.grad_input, &a.grad_offset, &a.grad_mask, &a.grad_weight, &a.grad_bias}) {
+    tensor->Write(answers);
+  }
+  return true;
+}
+
+int SolveFile(const char* problems_path, const char* answers_path) {
+  std::ifstream problems(problems_path, std::ios::binary);
+  std::ofstream answers(answers_path, std::ios::binary);
+  while (SolveNext(problems, answers)) {
+  }
+  answers.close();
+  if (!problems.eof() || !answers) {
+    throw std::runtime_error("cannot read the problems or cannot write the answers");
+  }
+  return 0;
 }
 
 class Sweep {
@@ -231,7 +359,15 @@ class Sweep {
     }
     FillRandom(&offset, Between(0, 1) == 0 ? 2.0 : 20.0);
     const bool has_nan_offset = MakeHostile(&offset);
-    Run(dtype, &extra, {&input, &offset, &mask, &weight, &bias}, grad_output, has_nan_offset);
+    Problem problem = {dtype,
+                       extra,
+                       std::move(input),
+                       std::move(offset),
+                       std::move(mask),
+                       std::move(weight),
+                       std::move(bias),
+                       std::move(grad_output)};
+    Check(Solve(&problem), has_nan_offset);
   }
 
  private:
@@ -261,50 +397,12 @@ class Sweep {
     return has_nan;
   }
 
-  void Run(const char* dtype, Extra* extra, std::vector<const Tensor*> inputs,
-           const Tensor& grad_output, bool has_nan_offset) {
-    std::vector<Shape> shapes;
-    for (const Tensor* tensor : inputs) {
-      shapes.push_back(tensor->shape());
-    }
-    ShapeArguments inferring(shapes);
-    int* ranks = inferring.ranks.data();
-    int64_t** pointers = inferring.pointers.data();
-
-    Tensor output(MsDeformForwardInferShape(ranks, pointers, extra), dtype);
-    if (output.shape() != grad_output.shape()) {
-      throw std::runtime_error("the output shape is inferred wrongly");
-    }
-    std::vector<const Tensor*> forward = inputs;
-    forward.push_back(&output);
-    output.Fill(std::nan(""));
-    Call(MsDeformForward, forward, dtype, extra);
-
-    inputs.back() = &grad_output;
-    const std::vector<Shape> gradient_shapes = MsDeformGradInputInferShape(ranks, pointers, extra);
-    Tensor grad_input(gradient_shapes[0], dtype);
-    Tensor grad_offset(gradient_shapes[1], dtype);
-    Tensor grad_mask(gradient_shapes[2], dtype);
-    Tensor grad_weight(MsDeformGradWeightInferShape(ranks, pointers, extra), dtype);
-    for (Tensor* tensor : {&grad_input, &grad_offset, &grad_mask, &grad_weight}) {
-      tensor->Fill(std::nan(""));
-    }
-    std::vector<const Tensor*> backward = inputs;
-    backward.insert(backward.end(), {&grad_input, &grad_offset, &grad_mask});
-    Call(MsDeformGradInput, backward, dtype, extra);
-    backward = inputs;
-    backward.push_back(&grad_weight);
-    Call(MsDeformGradWeight, backward, dtype, extra);
-    Tensor grad_bias(MsDeformGradBiasInferShape(ranks, pointers, extra), dtype);
-    grad_bias.Fill(std::nan(""));
-    backward.back() = &grad_bias;
-    Call(MsDeformGradBias, backward, dtype, extra);
-
-    if (grad_input.HasNaN() || grad_bias.HasNaN()) {
+  static void Check(const Answer& answer, bool has_nan_offset) {
+    if (answer.grad_input.HasNaN() || answer.grad_bias.HasNaN()) {
       throw std::runtime_error("grad_input or grad_bias holds a NaN");
     }
-    if (!has_nan_offset &&
-        (output.HasNaN() || grad_offset.HasNaN() || grad_mask.HasNaN() || grad_weight.HasNaN())) {
+    if (!has_nan_offset && (answer.output.HasNaN() || answer.grad_offset.HasNaN() ||
+                            answer.grad_mask.HasNaN() || answer.grad_weight.HasNaN())) {
       throw std::runtime_error("a result holds a NaN without a NaN offset");
     }
   }
@@ -324,6 +422,13 @@ int main(int count, char** arguments) {
       for (int i = 0; i < std::atoi(arguments[3]); ++i) {
         sweep.RunOne();
       }
+      return 0;
+    }
+    if (count == 4 && std::strcmp(arguments[1], "solve") == 0) {
+      return SolveFile(arguments[2], arguments[3]);
+    }
+    if (count == 2 && std::strcmp(arguments[1], "isa") == 0) {
+      std::cout << ms_deform_cpu_isa() << std::endl;
       return 0;
     }
     std::cerr << "usage: see the head of kernel_driver.cc" << std::endl;

@@ -10,6 +10,9 @@ import numpy as np
 
 from reference import Gradients
 
+# How far the operator may be from them.
+TOLERANCES = {"float64": 1e-9, "float32": 3e-5}
+
 
 class Recorded(NamedTuple):
     call: dict[str, Any]

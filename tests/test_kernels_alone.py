@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from pathlib import Path
+import platform
+from dataclasses import replace
 
 import mindspore as ms
 import pytest
 
 from invalid_calls import INVALID_SHAPES
-from ms_deform.builder import build, find_compiler, kernel_sources
+from kernel_driver import Driver, build_driver
+from ms_deform.builder import TARGETS
 from ms_deform.geometry import TensorInfo, check_geometry
-from ms_deform.library import ABI
 from networks import call_tensors
 
 SANITIZERS = (
@@ -26,38 +25,25 @@ INPUTS = ("input", "offset", "mask", "weight", "bias")
 
 
 @pytest.fixture(scope="session")
-def kernel_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kernel_driver(tmp_path_factory: pytest.TempPathFactory) -> Driver:
     """kernel_driver.cc with a library, both built with sanitizers."""
-    folder = tmp_path_factory.mktemp("sanitized")
-    library = build("cpu", directory=folder, extra_flags=SANITIZERS)
-    driver = folder / "kernel_driver"
-    source = Path(__file__).with_name("kernel_driver.cc")
-    flags = ["-std=c++17", f"-D_GLIBCXX_USE_CXX11_ABI={ABI}", "-Wall", "-Wextra", *SANITIZERS]
-    command = [*find_compiler(), *flags, f"-I{kernel_sources()}", source, library]
-    subprocess.run([*command, f"-Wl,-rpath,{folder}", "-o", driver], check=True)
-    return driver
+    return Driver(build_driver(tmp_path_factory.mktemp("sanitized"), flags=SANITIZERS))
 
 
-@pytest.mark.parametrize("isa", ("baseline", "avx2", "avx512"))
+@pytest.mark.parametrize("isa", TARGETS["cpu"].instruction_sets[platform.machine()])
 def test_random_and_hostile_calls_are_clean_under_sanitizers(kernel_driver, isa):
-    done = subprocess.run(
-        [kernel_driver, "sweep", "7", "500"],
-        env={**os.environ, "MS_DEFORM_CPU_ISA": isa},
-        capture_output=True,
-        text=True,
-    )
+    done = replace(kernel_driver, isa=isa).run("sweep", 7, 500)
     if "is not available here" in done.stderr:
         pytest.skip(f"this machine has no {isa}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
 
 
-def inferred(driver: Path, shapes: dict[str, tuple[int, ...]], dilation: tuple[int, int]) -> str:
+def inferred(driver: Driver, shapes: dict[str, tuple[int, ...]], dilation: tuple[int, int]) -> str:
     arguments = [",".join(map(str, shapes[name])) for name in INPUTS]
     constants = ["1,1", "1,1,1,1", ",".join(map(str, dilation))]
-    done = subprocess.run(
-        [driver, "infer", *arguments, *constants], capture_output=True, text=True, check=True
-    )
+    done = driver.run("infer", *arguments, *constants)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 

@@ -12,7 +12,7 @@ from tolerances import assert_close, assert_gradients_close
 pytestmark = pytest.mark.usefixtures("device", "mode")
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-9), ("float32", 3e-5)])
+@pytest.mark.parametrize("dtype, tolerance", recorded.TOLERANCES.items())
 @pytest.mark.parametrize("case", recorded.CASES)
 def test_the_answer_is_torchvisions(case: str, dtype: str, tolerance: float) -> None:
     call, grad_output, output, gradients = recorded.CASES[case]
