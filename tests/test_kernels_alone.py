@@ -39,9 +39,14 @@ def test_random_and_hostile_calls_are_clean_under_sanitizers(kernel_driver, isa)
     assert done.stderr == ""
 
 
-def inferred(driver: Driver, shapes: dict[str, tuple[int, ...]], dilation: tuple[int, int]) -> str:
+def inferred(
+    driver: Driver,
+    shapes: dict[str, tuple[int, ...]],
+    padding: int = 1,
+    dilation: tuple[int, int] = (1, 1),
+) -> str:
     arguments = [",".join(map(str, shapes[name])) for name in INPUTS]
-    constants = ["1,1", "1,1,1,1", ",".join(map(str, dilation))]
+    constants = ["1,1", ",".join(4 * [str(padding)]), ",".join(map(str, dilation))]
     done = driver.run("infer", *arguments, *constants)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -50,19 +55,18 @@ def inferred(driver: Driver, shapes: dict[str, tuple[int, ...]], dilation: tuple
 @pytest.mark.parametrize("case", INVALID_SHAPES.values(), ids=INVALID_SHAPES.keys())
 def test_shape_inference_refuses_in_the_same_words_as_python(kernel_driver, case):
     shapes = {name: tensor.shape for name, tensor in {**call_tensors(), **case.tensors()}.items()}
-    dilation = case.constants.get("dilation", (1, 1))
     infos = {name: TensorInfo(shape, ms.float32) for name, shape in shapes.items()}
     with pytest.raises(ValueError, match=case.message) as refused:
-        check_geometry(**infos, stride=1, padding=1, dilation=dilation)
-    assert inferred(kernel_driver, shapes, dilation) == str(refused.value)
+        check_geometry(**infos, **{"stride": 1, "padding": 1, "dilation": 1, **case.constants})
+    assert inferred(kernel_driver, shapes, **case.constants) == str(refused.value)
 
 
 def test_shape_inference_keeps_what_is_unknown(kernel_driver):
     shapes = {name: tensor.shape for name, tensor in call_tensors().items()}
-    assert inferred(kernel_driver, shapes, (1, 1)) == "2,6,7,9"
+    assert inferred(kernel_driver, shapes) == "2,6,7,9"
     unknown_batch = {**shapes, "input": (-1, 4, 7, 9)}
-    assert inferred(kernel_driver, unknown_batch, (1, 1)) == "2,6,7,9"
+    assert inferred(kernel_driver, unknown_batch) == "2,6,7,9"
     unknown = dict.fromkeys(INPUTS, (-2,))
-    assert inferred(kernel_driver, unknown, (1, 1)) == "-1,-1,-1,-1"
+    assert inferred(kernel_driver, unknown) == "-1,-1,-1,-1"
     unknown_size = {**unknown, "input": (-1, 4, -1, 9), "weight": (-1, 2, 3, 3)}
-    assert inferred(kernel_driver, unknown_size, (1, 1)) == "-1,-1,-1,9"
+    assert inferred(kernel_driver, unknown_size) == "-1,-1,-1,9"
