@@ -11,8 +11,8 @@
 //
 // Scratch: for each block of a wave an image slab, `bands` gradient slabs and, if several blocks
 // share an offset group, its point gradients, together at most kWaveBytes unless a single block
-// needs more; the packed weights; for each thread the columns of a tile and block (kColumnBytes)
-// and its grad_output (kTilePixels x outputs).
+// needs more; the packed weights; for each thread a tile's grad_output (kTilePixels x outputs) and
+// its columns of one tap and block.
 #ifndef MS_DEFORM_CPU_BACKWARD_INPUT_H_
 #define MS_DEFORM_CPU_BACKWARD_INPUT_H_
 
@@ -23,7 +23,7 @@ namespace MS_DEFORM_ISA {
 
 // The gradients of a sampling point: offset y, offset x and mask.
 constexpr int64_t kPointGradients = 3;
-constexpr int64_t kWaveBytes = 51 << 20;
+constexpr int64_t kWaveBytes = 54 << 20;
 // Pieces of work for threads to share, as far as bands can make them.
 constexpr int64_t kPieces = 8;
 constexpr int64_t kMostBands = 2;
@@ -74,15 +74,6 @@ class BackwardInput {
     Real* points;      // [tap, kPointGradients, out_pixels], if blocks share an offset group
   };
 
-  // What a thread works in.
-  struct Memory {
-    TapPoints<Real>* points;    // [tap of the block]
-    TapSamples<Real>* samples;  // [tap of the block]
-    Real* dots;                 // [tap of the block, kTilePixels, kCorners]
-    Real* grad_output;          // [output of the block's groups, kTilePixels]
-    Real* grad_columns;         // [tap of the block, pixel, column]
-  };
-
   int64_t ItemBytes() const {
     return ((1 + bands_) * slab_size_ + points_size_) * static_cast<int64_t>(sizeof(Real));
   }
@@ -94,16 +85,12 @@ class BackwardInput {
     // One more: for the sums of an offset group that goes on in the next wave.
     points_ = placer->Place<Real>((wave_ + 1) * points_size_);
     weights_ = placer->Place<Real>(blocks_.packed() * g_.taps * g_.group_out_channels);
-    points_of_taps_ = placer->Place<TapPoints<Real>>(threads_ * blocks_.most_taps());
-    samples_ = placer->Place<TapSamples<Real>>(threads_ * blocks_.most_taps());
-    dots_ = placer->Place<Real>(threads_ * DotsSize());
     grad_outputs_ = placer->Place<Real>(threads_ * GradOutputSize());
     grad_columns_ = placer->Place<Real>(threads_ * ColumnsSize());
   }
 
-  int64_t DotsSize() const { return blocks_.most_taps() * kTilePixels * kCorners; }
   int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
-  int64_t ColumnsSize() const { return blocks_.columns() + kBlockChannels; }
+  int64_t ColumnsSize() const { return kTilePixels * blocks_.widest(); }
 
   Item ItemAt(int64_t first, int64_t index) const {
     const int64_t slot = index - first;
@@ -176,11 +163,8 @@ class BackwardInput {
       for (int64_t index = first; index < end; ++index) {
         for (int64_t band = 0; band < bands_; ++band) {
           const int64_t thread = omp_get_thread_num();
-          RunBand(
-              ItemAt(first, index), band,
-              {points_of_taps_ + thread * blocks_.most_taps(),
-               samples_ + thread * blocks_.most_taps(), dots_ + thread * DotsSize(),
-               grad_outputs_ + thread * GradOutputSize(), grad_columns_ + thread * ColumnsSize()});
+          RunBand(ItemAt(first, index), band, grad_outputs_ + thread * GradOutputSize(),
+                  grad_columns_ + thread * ColumnsSize());
         }
       }
 #pragma omp for schedule(static) collapse(2)
@@ -195,25 +179,21 @@ class BackwardInput {
     }
   }
 
-  void RunBand(const Item& item, int64_t band, const Memory& memory) const {
+  void RunBand(const Item& item, int64_t band, Real* grad_output, Real* grad_columns) const {
     const ChannelBlock& block = *item.block;
     Real* grad_slab = item.grad_slabs + band * slab_size_;
     FillZeros(grad_slab, block.pitch * SlabPixels(g_));
     // Columns without a channel stay 0.
-    FillZeros(memory.grad_columns, ColumnsSize());
+    FillZeros(grad_columns, ColumnsSize());
     const int64_t tiles = TilesPerImage(g_);
     Tile tile;
     for (int64_t i = band * tiles / bands_; i < (band + 1) * tiles / bands_; ++i) {
       SetTile(g_, item.image * tiles + i, &tile);
-      LoadGradOutput(g_, call_.dtype, call_.grad_output, tile, block, memory.grad_output);
-      for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
-        const int64_t taps = Minimum(block.block_taps, g_.taps - tap);
-        for (int64_t t = 0; t < taps; ++t) {
-          GradColumns(tile, block, tap + t, memory.grad_output,
-                      memory.grad_columns + t * kTilePixels * block.pitch);
-        }
-        for (int64_t i = 0; i < block.offset_groups; ++i) {
-          RunSlice(tile, item, blocks_.SlicesOf(block)[i], tap, taps, grad_slab, memory);
+      LoadGradOutput(g_, call_.dtype, call_.grad_output, tile, block, grad_output);
+      for (int64_t tap = 0; tap < g_.taps; ++tap) {
+        GradColumns(tile, block, tap, grad_output, grad_columns);
+        for (int64_t slice = 0; slice < block.offset_groups; ++slice) {
+          RunSlice(tile, item, blocks_.SlicesOf(block)[slice], tap, grad_columns, grad_slab);
         }
       }
     }
@@ -232,30 +212,25 @@ class BackwardInput {
     }
   }
 
-  // Point gradients of some taps and one slice over a tile, and their share of the gradient slab.
-  void RunSlice(const Tile& tile, const Item& item, const Slice& slice, int64_t first_tap,
-                int64_t taps, Real* grad_slab, const Memory& memory) const {
-    for (int64_t t = 0; t < taps; ++t) {
-      LocateTap(g_, call_.dtype, call_.inputs, tile, slice.offset_group, first_tap + t,
-                &memory.points[t]);
-      FoldTap(g_, tile, memory.points[t], &memory.samples[t]);
-    }
+  // Point gradients of one tap and slice over a tile, and their share of the gradient slab.
+  void RunSlice(const Tile& tile, const Item& item, const Slice& slice, int64_t tap,
+                const Real* grad_columns, Real* grad_slab) const {
+    TapPoints<Real> points;
+    TapSamples<Real> samples;
+    Real dots[kTilePixels][kCorners];
+    Real gradients[kPointGradients][kTilePixels];
+    LocateTap(g_, call_.dtype, call_.inputs, tile, slice.offset_group, tap, &points);
+    FoldTap(g_, tile, points, &samples);
     const int64_t of_slice = slice.column * SlabPixels(g_);
     WithPitch<Real>(slice.pitch, [&](auto pitch) {
-      const int64_t row = SlabWidth(g_) * pitch;
-      ScatterTaps<pitch>(tile, taps, {item.slab + of_slice, row}, {grad_slab + of_slice, row},
-                         memory.grad_columns + slice.column, item.block->pitch, memory);
+      ScatterTap<pitch>(tile, points, samples, grad_columns + slice.column, item.block->pitch,
+                        item.slab + of_slice, grad_slab + of_slice, SlabWidth(g_) * pitch, dots);
     });
-    const bool is_whole = slice.width == g_.offset_group_channels;
-    for (int64_t t = 0; t < taps; ++t) {
-      Real gradients[kPointGradients][kTilePixels];
-      GradPoints(tile, memory.points[t], memory.dots + t * kTilePixels * kCorners, gradients);
-      if (is_whole) {
-        StorePoints(tile.image, tile.first, tile.pixels, slice.offset_group, first_tap + t,
-                    gradients);
-      } else {
-        KeepPoints(tile, first_tap + t, gradients, item.points);
-      }
+    GradPoints(tile, points, dots, gradients);
+    if (slice.width == g_.offset_group_channels) {
+      StorePoints(tile.image, tile.first, tile.pixels, slice.offset_group, tap, gradients);
+    } else {
+      KeepPoints(tile, tap, gradients, item.points);
     }
   }
 
@@ -270,47 +245,50 @@ class BackwardInput {
   }
 
   // dots[i] = grad_column * corner i of the image, and corner i of grad_image += weight[i] *
-  // grad_column, for each pixel and tap.
+  // grad_column, for each pixel. `row` is the distance between rows of a slab.
   template <int kPitch>
-  static void ScatterTaps(const Tile& tile, int64_t taps, SlabRows<const Real, kPitch> image,
-                          SlabRows<Real, kPitch> grad_image, const Real* grad_columns,
-                          int64_t columns_row, const Memory& memory) {
+  static void ScatterTap(const Tile& tile, const TapPoints<Real>& points,
+                         const TapSamples<Real>& samples, const Real* grad_columns,
+                         int64_t columns_row, const Real* image, Real* grad_image, int64_t row,
+                         Real dots[kTilePixels][kCorners]) {
     constexpr int kLanes = LanesOfPitch<Real>(kPitch);
+    using Values = Vector<Real, kLanes>;
     for (int64_t p = 0; p < tile.pixels; ++p) {
-      for (int64_t t = 0; t < taps; ++t) {
-        const TapSamples<Real>& of_tap = memory.samples[t];
-        const Real weight[kCorners] = {of_tap.weight[0][p], of_tap.weight[1][p],
-                                       of_tap.weight[2][p], of_tap.weight[3][p]};
-        const int64_t index = t * kTilePixels + p;
-        const Real* grad_column = grad_columns + index * columns_row;
-        const Real* corner[kCorners];
-        Real* target[kCorners];
-        for (int i = 0; i < kCorners; ++i) {
-          corner[i] = image.Corner(memory.points[t].pixel[p], i);
-          target[i] = grad_image.Corner(of_tap.pixel[p], i);
-        }
-        Vector<Real, kLanes> sum[kCorners] = {};
+      const Real* top = image + int64_t{points.pixel[p]} * kPitch;
+      const Real* bottom = top + row;
+      Real* grad_top = grad_image + int64_t{samples.pixel[p]} * kPitch;
+      Real* grad_bottom = grad_top + row;
+      const Real weight[kCorners] = {samples.weight[0][p], samples.weight[1][p],
+                                     samples.weight[2][p], samples.weight[3][p]};
+      Values sum[kCorners] = {};
 #pragma GCC unroll 4
-        for (int c = 0; c < kPitch; c += kLanes) {
-          const auto grad = LoadVector<Real, kLanes>(grad_column + c);
-          Vector<Real, kLanes> value[kCorners];
-          for (int i = 0; i < kCorners; ++i) {
-            sum[i] += grad * LoadVector<Real, kLanes>(corner[i] + c);
-            value[i] = LoadVector<Real, kLanes>(target[i] + c) + weight[i] * grad;
-          }
-          for (int i = 0; i < kCorners; ++i) {
-            StoreVector<Real, kLanes>(target[i] + c, value[i]);
-          }
-        }
-        SumFourRows<Real, kLanes>(sum, memory.dots + index * kCorners);
+      for (int c = 0; c < kPitch; c += kLanes) {
+        const Values grad = LoadVector<Real, kLanes>(grad_columns + c);
+        sum[0] += grad * LoadVector<Real, kLanes>(top + c);
+        sum[1] += grad * LoadVector<Real, kLanes>(top + kPitch + c);
+        sum[2] += grad * LoadVector<Real, kLanes>(bottom + c);
+        sum[3] += grad * LoadVector<Real, kLanes>(bottom + kPitch + c);
+        // The corners are different pixels: all are loaded before the first is stored.
+        const Values value[kCorners] = {
+            LoadVector<Real, kLanes>(grad_top + c) + weight[0] * grad,
+            LoadVector<Real, kLanes>(grad_top + kPitch + c) + weight[1] * grad,
+            LoadVector<Real, kLanes>(grad_bottom + c) + weight[2] * grad,
+            LoadVector<Real, kLanes>(grad_bottom + kPitch + c) + weight[3] * grad};
+        StoreVector<Real, kLanes>(grad_top + c, value[0]);
+        StoreVector<Real, kLanes>(grad_top + kPitch + c, value[1]);
+        StoreVector<Real, kLanes>(grad_bottom + c, value[2]);
+        StoreVector<Real, kLanes>(grad_bottom + kPitch + c, value[3]);
       }
+      SumFourRows<Real, kLanes>(sum, dots[p]);
+      grad_columns += columns_row;
     }
   }
 
-  static void GradPoints(const Tile& tile, const TapPoints<Real>& points, const Real* dots,
+  static void GradPoints(const Tile& tile, const TapPoints<Real>& points,
+                         const Real dots[kTilePixels][kCorners],
                          Real gradients[kPointGradients][kTilePixels]) {
     for (int64_t p = 0; p < tile.pixels; ++p) {
-      const Real* dot = dots + p * kCorners;
+      const Real* dot = dots[p];
       Real slope_y, slope_x, weight[kCorners];
       SampleSlopes(points.fraction_y[p], points.fraction_x[p], dot, &slope_y, &slope_x);
       CornerWeights(points.fraction_y[p], points.fraction_x[p], weight);
@@ -424,11 +402,8 @@ class BackwardInput {
   Real* grad_slabs_ = nullptr;
   Real* points_ = nullptr;
   Real* weights_ = nullptr;
-  TapPoints<Real>* points_of_taps_ = nullptr;
-  TapSamples<Real>* samples_ = nullptr;
-  Real* dots_ = nullptr;
-  Real* grad_outputs_ = nullptr;
-  Real* grad_columns_ = nullptr;
+  Real* grad_outputs_ = nullptr;  // [thread], each [output of the block's groups, kTilePixels]
+  Real* grad_columns_ = nullptr;  // [thread], each [pixel, column of the block]
 };
 
 }  // namespace MS_DEFORM_ISA

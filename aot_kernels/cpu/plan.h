@@ -75,27 +75,17 @@ static void FoldTap(const Geometry& g, const Tile& tile, const TapPoints<Real>& 
   }
 }
 
-// A slab's rows of one part, with the distances between a sample's corners.
-template <typename Real, int kPitch>
-struct SlabRows {
-  Real* data;
-  int64_t row;
-
-  Real* Corner(int64_t pixel, int corner) const {
-    return data + pixel * kPitch + corner / 2 * row + corner % 2 * kPitch;
-  }
-};
-
-// columns[tap, pixel, kPitch] of one part; rows are `row` apart, and taps kTilePixels rows.
+// columns[tap, pixel, kPitch] of one slice, with pixels `columns_row` apart and taps kTilePixels
+// pixels; `row` is the distance between rows of the slab.
 template <typename Real, int kPitch>
 static void SampleTaps(const Tile& tile, const TapSamples<Real>* samples, int64_t taps,
-                       SlabRows<const Real, kPitch> slab, Real* columns, int64_t columns_row) {
+                       const Real* slab, int64_t row, Real* columns, int64_t columns_row) {
   constexpr int kLanes = LanesOfPitch<Real>(kPitch);
   for (int64_t p = 0; p < tile.pixels; ++p) {
     for (int64_t t = 0; t < taps; ++t) {
       const TapSamples<Real>& of_tap = samples[t];
-      const Real* top = slab.Corner(of_tap.pixel[p], 0);
-      const Real* bottom = top + slab.row;
+      const Real* top = slab + int64_t{of_tap.pixel[p]} * kPitch;
+      const Real* bottom = top + row;
       const Real weight[kCorners] = {of_tap.weight[0][p], of_tap.weight[1][p], of_tap.weight[2][p],
                                      of_tap.weight[3][p]};
       Real* column = columns + (t * kTilePixels + p) * columns_row;
@@ -140,9 +130,8 @@ class Sampler {
         FoldTap(g_, tile, points, &samples[t]);
       }
       WithPitch<Real>(slice.pitch, [&](auto pitch) {
-        const SlabRows<const Real, pitch> rows = {slab + slice.column * SlabPixels(g_),
-                                                  SlabWidth(g_) * pitch};
-        SampleTaps(tile, samples, taps, rows, columns + slice.column, block.pitch);
+        SampleTaps<Real, pitch>(tile, samples, taps, slab + slice.column * SlabPixels(g_),
+                                SlabWidth(g_) * pitch, columns + slice.column, block.pitch);
       });
     }
   }
