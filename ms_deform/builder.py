@@ -31,7 +31,8 @@ _CPU_INSTRUCTION_SETS: dict[str, InstructionSets] = {
         "avx2": "-mavx2 -mfma -mf16c",
         "baseline": "",
     },
-    "aarch64": {"neon": ""},
+    # GCC would move loads ahead of what they are for, and spill the sums that stay in registers.
+    "aarch64": {"neon": "-fno-schedule-insns"},
 }
 _COMPILE_FLAGS = [
     "-std=c++17",

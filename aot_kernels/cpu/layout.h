@@ -77,6 +77,7 @@ static inline void LoadSquare(const Storage* from, int64_t from_row, int64_t row
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) {
       Real line[kLanes];
+#pragma omp simd
       for (int j = 0; j < kLanes; ++j) {
         line[j] = Load(from[i * from_row + j]);
       }
@@ -135,6 +136,7 @@ static inline void StoreTransposed(const Real* from, int64_t from_row, int64_t r
                                   addend == nullptr ? square[j] : square[j] + addend[column + j]);
         Storage* target = to + (column + j) * to_row + row;
         if (present == kLanes) {
+#pragma omp simd
           for (int i = 0; i < kLanes; ++i) {
             Store(line[i], target + i);
           }
