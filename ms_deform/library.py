@@ -106,8 +106,27 @@ def loaded_isa(target: str) -> str:
 def scratch_bytes() -> int:
     """The bytes of working memory that the kernels hold, in use or kept for the next call.
 
-    A call's working memory is kept, because fresh memory costs more than a small call. It is as
-    large as the largest call so far needed, once for each call that ran at the same time.
+    It is kept because fresh memory costs more than a small call, and is as large as the largest
+    call so far needed, once for each call that ran at the same time.
+
+    Returns:
+        int, the number of bytes.
+
+    Raises:
+        RuntimeError: If the library is missing, damaged, or built for another version.
+
+    Supported Platforms:
+        ``CPU``
+
+    Examples:
+        >>> from mindspore import ops
+        >>> import ms_deform
+        >>> input, offset = ops.ones((1, 1, 3, 3)), ops.zeros((1, 18, 3, 3))
+        >>> output = ms_deform.deform_conv2d(input, offset, ops.ones((1, 1, 3, 3)), padding=1)
+        >>> print(output.sum())
+        49.0
+        >>> ms_deform.scratch_bytes() > 0
+        True
     """
     count = ctypes.CDLL(str(find_library("cpu"))).ms_deform_cpu_scratch_bytes
     count.restype = ctypes.c_int64
@@ -115,7 +134,20 @@ def scratch_bytes() -> int:
 
 
 def release_scratch() -> None:
-    """Gives the kernels' working memory back to the system, but for that of calls in progress."""
+    """Gives the kernels' working memory back to the system, but for that of calls in progress.
+
+    Raises:
+        RuntimeError: If the library is missing, damaged, or built for another version.
+
+    Supported Platforms:
+        ``CPU``
+
+    Examples:
+        >>> import ms_deform
+        >>> ms_deform.release_scratch()
+        >>> ms_deform.scratch_bytes()
+        0
+    """
     ctypes.CDLL(str(find_library("cpu"))).ms_deform_cpu_release_scratch()
 
 

@@ -26,7 +26,7 @@ class BackwardWeight {
         g_(call.geometry),
         threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
-        images_(g_, blocks_, threads_),
+        images_(g_, blocks_),
         tiles_(g_.batch * TilesPerImage(g_)),
         splits_(Minimum(tiles_, CeilDivide(kMostSplits, blocks_.count()))),
         split_size_(blocks_.packed() * g_.taps * g_.group_out_channels),
@@ -39,21 +39,16 @@ class BackwardWeight {
     }
     const Workspace workspace([this](ArrayPlacer* placer) { Place(placer); });
     blocks_.Fill();
-    for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
-      const int64_t count = Minimum(images_.capacity(), g_.batch - image);
-      images_.Load(call_.dtype, call_.inputs.input, image, count);
-#pragma omp parallel for num_threads(threads_) schedule(dynamic) collapse(2)
-      for (int64_t index = 0; index < blocks_.count(); ++index) {
-        for (int64_t split = 0; split < splits_; ++split) {
-          const int64_t thread = omp_get_thread_num();
-          RunSplit(blocks_[index], split, image, image + count,
-                   {samples_ + thread * blocks_.most_taps(),
-                    grad_outputs_ + thread * GradOutputSize(), columns_ + thread * ColumnsSize()});
-        }
+#pragma omp parallel num_threads(threads_)
+    {
+      for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
+        const int64_t end = Minimum(image + images_.capacity(), g_.batch);
+        images_.Load(call_.dtype, call_.inputs.input, image, end);
+        RunSplits(image, end);
       }
+      SumSplits();
+      StoreSums();
     }
-    SumSplits();
-    StoreSums();
   }
 
  private:
@@ -90,6 +85,20 @@ class BackwardWeight {
     return sums_ + split * split_size_ +
            (block.packed_before * g_.taps + (member * g_.taps + tap) * columns) *
                g_.group_out_channels;
+  }
+
+  // The share of the images from `image` to `image_end`, shared out among the threads.
+  void RunSplits(int64_t image, int64_t image_end) const {
+    const int64_t thread = omp_get_thread_num();
+    const Memory memory = {samples_ + thread * blocks_.most_taps(),
+                           grad_outputs_ + thread * GradOutputSize(),
+                           columns_ + thread * ColumnsSize()};
+#pragma omp for schedule(dynamic) collapse(2)
+    for (int64_t index = 0; index < blocks_.count(); ++index) {
+      for (int64_t split = 0; split < splits_; ++split) {
+        RunSplit(blocks_[index], split, image, image_end, memory);
+      }
+    }
   }
 
   // The share of one split and block in the images from `image` to `image_end`.
@@ -129,7 +138,7 @@ class BackwardWeight {
   }
 
   void SumSplits() const {
-#pragma omp parallel for num_threads(threads_) schedule(static)
+#pragma omp for schedule(static)
     for (int64_t i = 0; i < split_size_; ++i) {
       Real sum = sums_[i];
       for (int64_t split = 1; split < splits_; ++split) {
@@ -141,7 +150,7 @@ class BackwardWeight {
 
   void StoreSums() const {
     VisitStorage<Real>(call_.dtype, call_.grad_weight, [this](auto* grad_weight) {
-#pragma omp parallel for num_threads(threads_) schedule(dynamic)
+#pragma omp for schedule(dynamic)
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         const ChannelBlock& block = blocks_[index];
         for (int64_t member = 0; member < block.members; ++member) {

@@ -19,7 +19,7 @@ class Forward {
         g_(call.geometry),
         threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
-        images_(g_, blocks_, threads_),
+        images_(g_, blocks_),
         member_outputs_(PaddedColumns<Real>(g_.group_out_channels)),
         most_members_(CeilDivide(blocks_.most_outputs(), Maximum(1, g_.group_out_channels))),
         sampler_(g_, call.dtype, call.inputs) {}
@@ -27,19 +27,16 @@ class Forward {
   void Run() {
     const Workspace workspace([this](ArrayPlacer* placer) { Place(placer); });
     blocks_.Fill();
-    PackWeights();
     if (g_.use_bias) {
       LoadValues(call_.dtype, call_.bias, 0, g_.out_channels, bias_);
     }
-    for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
-      const int64_t count = Minimum(images_.capacity(), g_.batch - image);
-      images_.Load(call_.dtype, call_.inputs.input, image, count);
-      const int64_t tiles = TilesPerImage(g_);
-#pragma omp parallel for num_threads(threads_) schedule(dynamic)
-      for (int64_t index = image * tiles; index < (image + count) * tiles; ++index) {
-        const int64_t thread = omp_get_thread_num();
-        RunTile(index, samples_ + thread * blocks_.most_taps(), columns_ + thread * ColumnsSize(),
-                sums_ + thread * SumsSize());
+#pragma omp parallel num_threads(threads_)
+    {
+      PackWeights();
+      for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
+        const int64_t end = Minimum(image + images_.capacity(), g_.batch);
+        images_.Load(call_.dtype, call_.inputs.input, image, end);
+        RunTiles(image * TilesPerImage(g_), end * TilesPerImage(g_));
       }
     }
   }
@@ -67,9 +64,10 @@ class Forward {
            (block.pitch_before + member * block.member_columns) * g_.taps * member_outputs_;
   }
 
-  void PackWeights() {
+  // Shared out among the threads, which do not wait for each other at the end.
+  void PackWeights() const {
     VisitStorage<Real>(call_.dtype, call_.inputs.weight, [this](const auto* weight) {
-#pragma omp parallel for num_threads(threads_) schedule(dynamic) collapse(2)
+#pragma omp for schedule(dynamic) collapse(2) nowait
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         for (int64_t panel = 0; panel < member_outputs_; panel += PanelWidth<Real>()) {
           const ChannelBlock& block = blocks_[index];
@@ -122,6 +120,16 @@ class Forward {
           }
         }
       }
+    }
+  }
+
+  // Shared out among the threads.
+  void RunTiles(int64_t begin, int64_t end) const {
+    const int64_t thread = omp_get_thread_num();
+#pragma omp for schedule(dynamic)
+    for (int64_t index = begin; index < end; ++index) {
+      RunTile(index, samples_ + thread * blocks_.most_taps(), columns_ + thread * ColumnsSize(),
+              sums_ + thread * SumsSize());
     }
   }
 

@@ -25,7 +25,7 @@ constexpr int LanesOfPitch(int pitch) {
   return pitch < Lanes<Real>() ? HalfLanes<Real>() : Lanes<Real>();
 }
 
-// Calls body(std::integral_constant<int, pitch>): code with the part's pitch known to the compiler.
+// Calls body(std::integral_constant<int, pitch>): code with a slice's pitch known to the compiler.
 template <typename Real, int kPitch = HalfLanes<Real>(), typename Body>
 static inline void WithPitch(int64_t pitch, Body body) {
   if constexpr (kPitch < kBlockChannels) {
@@ -67,8 +67,7 @@ constexpr int64_t kPassBytes = 32 << 20;
 template <typename Real>
 class ImageSlabs {
  public:
-  ImageSlabs(const Geometry& g, const ChannelBlocks<Real>& blocks, int threads)
-      : g_(g), blocks_(blocks), threads_(threads) {
+  ImageSlabs(const Geometry& g, const ChannelBlocks<Real>& blocks) : g_(g), blocks_(blocks) {
     const int64_t bytes = blocks.pitch() * SlabPixels(g) * static_cast<int64_t>(sizeof(Real));
     capacity_ = Maximum(1, Minimum(g.batch, kPassBytes / Maximum(1, bytes)));
   }
@@ -79,12 +78,11 @@ class ImageSlabs {
 
   int64_t capacity() const { return capacity_; }
 
-  // Loads `count` images from `first` on.
-  void Load(DType dtype, const void* input, int64_t first, int64_t count) {
-    first_ = first;
+  // Loads the images of a pass, from `first` to `end`, shared out among the threads.
+  void Load(DType dtype, const void* input, int64_t first, int64_t end) const {
     const int64_t rows = g_.in_height + 3;
-#pragma omp parallel for num_threads(threads_) schedule(static) collapse(3)
-    for (int64_t image = first; image < first + count; ++image) {
+#pragma omp for schedule(static) collapse(3)
+    for (int64_t image = first; image < end; ++image) {
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         for (int64_t y = -1; y < rows - 1; ++y) {
           const ChannelBlock& block = blocks_[index];
@@ -94,17 +92,16 @@ class ImageSlabs {
     }
   }
 
+  // Every pass starts with a multiple of the capacity.
   Real* Slab(int64_t image, const ChannelBlock& block) const {
-    return slabs_ + ((image - first_) * blocks_.pitch() + block.pitch_before) * SlabPixels(g_);
+    return slabs_ + (image % capacity_ * blocks_.pitch() + block.pitch_before) * SlabPixels(g_);
   }
 
  private:
   const Geometry& g_;
   const ChannelBlocks<Real>& blocks_;
-  int threads_;
   int64_t capacity_;
   Real* slabs_ = nullptr;
-  int64_t first_ = 0;
 };
 
 }  // namespace MS_DEFORM_ISA

@@ -61,6 +61,8 @@ struct Rows {
 template <int kLanes, int kRows, int kVectors, typename Real>
 static inline void MultiplyBlock(Factor<Real> a, Rows<const Real> b, Rows<Real> c,
                                  bool accumulate) {
+  static_assert(kRows * kVectors + kVectors + 1 <= kVectorRegisters,
+                "sums, a row of B and a broadcast must stay in registers");
   Vector<Real, kLanes> sum[kRows][kVectors] = {};
   if (accumulate) {
 #pragma GCC unroll 12
