@@ -18,11 +18,13 @@ class BackwardBias {
 
   void Run() {
     const int threads = ChooseThreads(g_.batch * g_.out_channels * g_.out_pixels);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t channel = 0; channel < g_.out_channels; ++channel) {
-      const Real sum = SumChannel(channel);
-      StoreValues(call_.dtype, &sum, 1, call_.grad_bias, channel);
-    }
+    RunThreads(threads, [this](Team&) {
+#pragma omp for schedule(static) nowait
+      for (int64_t channel = 0; channel < g_.out_channels; ++channel) {
+        const Real sum = SumChannel(channel);
+        StoreValues(call_.dtype, &sum, 1, call_.grad_bias, channel);
+      }
+    });
   }
 
  private:

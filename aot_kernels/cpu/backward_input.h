@@ -57,11 +57,13 @@ class BackwardInput {
     }
     const Workspace workspace([this](ArrayPlacer* placer) { Place(placer); });
     blocks_.Fill();
-    PackWeights();
-    const int64_t items = g_.batch * blocks_.count();
-    for (int64_t item = 0; item < items; item += wave_) {
-      RunWave(item, Minimum(item + wave_, items));
-    }
+    RunThreads(threads_, [this](Team& team) {
+      PackWeights();
+      const int64_t items = g_.batch * blocks_.count();
+      for (int64_t item = 0; item < items; item += wave_) {
+        RunWave(item, Minimum(item + wave_, items), team);
+      }
+    });
   }
 
  private:
@@ -106,9 +108,10 @@ class BackwardInput {
                           g_.group_out_channels;
   }
 
-  void PackWeights() {
+  // Shared out among the threads.
+  void PackWeights() const {
     VisitStorage<Real>(call_.dtype, call_.inputs.weight, [this](const auto* weight) {
-#pragma omp parallel for num_threads(threads_) schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         const ChannelBlock& block = blocks_[index];
         if (HasEmptyColumns(block)) {
@@ -147,36 +150,37 @@ class BackwardInput {
     }
   }
 
-  void RunWave(int64_t first, int64_t end) const {
+  // Shared out among the threads.
+  void RunWave(int64_t first, int64_t end, Team& team) const {
+    const int64_t thread = omp_get_thread_num();
     const int64_t rows = g_.in_height + 3;
-#pragma omp parallel num_threads(threads_)
-    {
-#pragma omp for schedule(static) collapse(2)
-      for (int64_t index = first; index < end; ++index) {
-        for (int64_t y = -1; y < rows - 1; ++y) {
-          const Item item = ItemAt(first, index);
-          LoadSlabRow(g_, call_.dtype, call_.inputs.input, item.image, blocks_, *item.block, y,
-                      item.slab);
-        }
+#pragma omp for schedule(static) collapse(2) nowait
+    for (int64_t index = first; index < end; ++index) {
+      for (int64_t y = -1; y < rows - 1; ++y) {
+        const Item item = ItemAt(first, index);
+        LoadSlabRow(g_, call_.dtype, call_.inputs.input, item.image, blocks_, *item.block, y,
+                    item.slab);
       }
-#pragma omp for schedule(dynamic) collapse(2)
-      for (int64_t index = first; index < end; ++index) {
-        for (int64_t band = 0; band < bands_; ++band) {
-          const int64_t thread = omp_get_thread_num();
-          RunBand(ItemAt(first, index), band, grad_outputs_ + thread * GradOutputSize(),
-                  grad_columns_ + thread * ColumnsSize());
-        }
+    }
+    team.Wait();
+#pragma omp for schedule(dynamic) collapse(2) nowait
+    for (int64_t index = first; index < end; ++index) {
+      for (int64_t band = 0; band < bands_; ++band) {
+        RunBand(ItemAt(first, index), band, grad_outputs_ + thread * GradOutputSize(),
+                grad_columns_ + thread * ColumnsSize());
       }
-#pragma omp for schedule(static) collapse(2)
-      for (int64_t index = first; index < end; ++index) {
-        for (int64_t y = 0; y < g_.in_height; ++y) {
-          StoreGradRow(ItemAt(first, index), y);
-        }
+    }
+    team.Wait();
+#pragma omp for schedule(static) collapse(2) nowait
+    for (int64_t index = first; index < end; ++index) {
+      for (int64_t y = 0; y < g_.in_height; ++y) {
+        StoreGradRow(ItemAt(first, index), y);
       }
     }
     if (blocks_.split()) {
       SumPoints(first, end);
     }
+    team.Wait();
   }
 
   void RunBand(const Item& item, int64_t band, Real* grad_output, Real* grad_columns) const {
@@ -364,7 +368,7 @@ class BackwardInput {
                  bool ends) const {
     Real* carried = points_ + wave_ * points_size_;
     const int64_t tiles = CeilDivide(g_.out_pixels, kTilePixels);
-#pragma omp parallel for num_threads(threads_) schedule(static) collapse(2)
+#pragma omp for schedule(static) collapse(2) nowait
     for (int64_t tap = 0; tap < g_.taps; ++tap) {
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t first = tile * kTilePixels;

@@ -39,16 +39,18 @@ class BackwardWeight {
     }
     const Workspace workspace([this](ArrayPlacer* placer) { Place(placer); });
     blocks_.Fill();
-#pragma omp parallel num_threads(threads_)
-    {
+    RunThreads(threads_, [this](Team& team) {
       for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
         const int64_t end = Minimum(image + images_.capacity(), g_.batch);
         images_.Load(call_.dtype, call_.inputs.input, image, end);
+        team.Wait();
         RunSplits(image, end);
+        team.Wait();
       }
       SumSplits();
+      team.Wait();
       StoreSums();
-    }
+    });
   }
 
  private:
@@ -93,7 +95,7 @@ class BackwardWeight {
     const Memory memory = {samples_ + thread * blocks_.most_taps(),
                            grad_outputs_ + thread * GradOutputSize(),
                            columns_ + thread * ColumnsSize()};
-#pragma omp for schedule(dynamic) collapse(2)
+#pragma omp for schedule(dynamic) collapse(2) nowait
     for (int64_t index = 0; index < blocks_.count(); ++index) {
       for (int64_t split = 0; split < splits_; ++split) {
         RunSplit(blocks_[index], split, image, image_end, memory);
@@ -138,7 +140,7 @@ class BackwardWeight {
   }
 
   void SumSplits() const {
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (int64_t i = 0; i < split_size_; ++i) {
       Real sum = sums_[i];
       for (int64_t split = 1; split < splits_; ++split) {
@@ -150,7 +152,7 @@ class BackwardWeight {
 
   void StoreSums() const {
     VisitStorage<Real>(call_.dtype, call_.grad_weight, [this](auto* grad_weight) {
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         const ChannelBlock& block = blocks_[index];
         for (int64_t member = 0; member < block.members; ++member) {

@@ -4,10 +4,9 @@
 #ifndef MS_DEFORM_CPU_BLOCKS_H_
 #define MS_DEFORM_CPU_BLOCKS_H_
 
-#include <omp.h>
-
 #include "cpu/kernels.h"
 #include "cpu/multiply.h"
+#include "cpu/threads.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
@@ -226,14 +225,6 @@ static inline void SetTile(const Geometry& g, int64_t index, Tile* tile) {
       ++y;
     }
   }
-}
-
-// Waking a thread costs microseconds; each gets at least this many multiply-adds, some ten of them.
-constexpr int64_t kThreadWork = 1 << 19;
-
-// Threads for that many multiply-adds, OMP_NUM_THREADS at the most. Results do not depend on it.
-static inline int ChooseThreads(int64_t work) {
-  return static_cast<int>(Minimum(omp_get_max_threads(), work / kThreadWork + 1));
 }
 
 static inline int64_t MultiplyAdds(const Geometry& g) {

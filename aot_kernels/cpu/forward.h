@@ -30,15 +30,16 @@ class Forward {
     if (g_.use_bias) {
       LoadValues(call_.dtype, call_.bias, 0, g_.out_channels, bias_);
     }
-#pragma omp parallel num_threads(threads_)
-    {
+    RunThreads(threads_, [this](Team& team) {
       PackWeights();
       for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
         const int64_t end = Minimum(image + images_.capacity(), g_.batch);
         images_.Load(call_.dtype, call_.inputs.input, image, end);
+        team.Wait();
         RunTiles(image * TilesPerImage(g_), end * TilesPerImage(g_));
+        team.Wait();
       }
-    }
+    });
   }
 
  private:
@@ -64,7 +65,7 @@ class Forward {
            (block.pitch_before + member * block.member_columns) * g_.taps * member_outputs_;
   }
 
-  // Shared out among the threads, which do not wait for each other at the end.
+  // Shared out among the threads.
   void PackWeights() const {
     VisitStorage<Real>(call_.dtype, call_.inputs.weight, [this](const auto* weight) {
 #pragma omp for schedule(dynamic) collapse(2) nowait
@@ -126,7 +127,7 @@ class Forward {
   // Shared out among the threads.
   void RunTiles(int64_t begin, int64_t end) const {
     const int64_t thread = omp_get_thread_num();
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (int64_t index = begin; index < end; ++index) {
       RunTile(index, samples_ + thread * blocks_.most_taps(), columns_ + thread * ColumnsSize(),
               sums_ + thread * SumsSize());

@@ -81,7 +81,7 @@ class ImageSlabs {
   // Loads the images of a pass, from `first` to `end`, shared out among the threads.
   void Load(DType dtype, const void* input, int64_t first, int64_t end) const {
     const int64_t rows = g_.in_height + 3;
-#pragma omp for schedule(static) collapse(3)
+#pragma omp for schedule(static) collapse(3) nowait
     for (int64_t image = first; image < end; ++image) {
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         for (int64_t y = -1; y < rows - 1; ++y) {
