@@ -52,7 +52,7 @@ class Forward {
     blocks_.Place(placer);
     images_.Place(placer);
     weights_ = placer->Place<Real>(blocks_.pitch() * g_.taps * member_outputs_);
-    bias_ = placer->Place<Real>(g_.out_channels);
+    bias_ = placer->Place<Real>(g_.out_channels + kBlockChannels);
     samples_ = placer->Place<TapSamples<Real>>(threads_ * blocks_.most_taps());
     columns_ = placer->Place<Real>(threads_ * ColumnsSize());
     sums_ = placer->Place<Real>(threads_ * SumsSize());

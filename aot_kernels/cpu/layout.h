@@ -116,34 +116,59 @@ static inline void LoadTransposed(const Storage* from, int64_t from_row, int64_t
   }
 }
 
+template <int kLanes, typename Real, typename Storage>
+static inline void StoreLine(Vector<Real, kLanes> values, int64_t count, Storage* to) {
+  Real line[kLanes];
+  StoreVector<Real, kLanes>(line, values);
+  if (count >= kLanes) {
+#pragma omp simd
+    for (int i = 0; i < kLanes; ++i) {
+      Store(line[i], to + i);
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      Store(line[i], to + i);
+    }
+  }
+}
+
 // to[column * to_row + row] = from[row * from_row + column] + addend[column], where `addend` may be
-// null. Whole vectors of kLanes are read of each row of `from`.
+// null. Whole vectors of kLanes are read of each row of `from` and of `addend`.
 template <int kLanes, typename Real, typename Storage>
 static inline void StoreTransposed(const Real* from, int64_t from_row, int64_t rows,
                                    int64_t columns, const Real* addend, Storage* to,
                                    int64_t to_row) {
   for (int64_t column = 0; column < columns; column += kLanes) {
+    Vector<Real, kLanes> added = {};
+    if (addend != nullptr) {
+      added = LoadVector<Real, kLanes>(addend + column);
+    }
     for (int64_t row = 0; row < rows; row += kLanes) {
-      Vector<Real, kLanes> square[kLanes] = {};
-      const int64_t present = Minimum(kLanes, rows - row);
-      for (int64_t i = 0; i < present; ++i) {
-        square[i] = LoadVector<Real, kLanes>(from + (row + i) * from_row + column);
+      const Real* corner = from + row * from_row + column;
+      Vector<Real, kLanes> square[kLanes];
+      if (row + kLanes <= rows) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) {
+          square[i] = LoadVector<Real, kLanes>(corner + i * from_row) + added;
+        }
+      } else {
+        for (int64_t i = 0; i < kLanes; ++i) {
+          square[i] = added;
+        }
+        for (int64_t i = 0; i < rows - row; ++i) {
+          square[i] += LoadVector<Real, kLanes>(corner + i * from_row);
+        }
       }
       TransposeSquare<Real, kLanes>(square);
-      for (int64_t j = 0; j < Minimum(kLanes, columns - column); ++j) {
-        Real line[kLanes];
-        StoreVector<Real, kLanes>(line,
-                                  addend == nullptr ? square[j] : square[j] + addend[column + j]);
-        Storage* target = to + (column + j) * to_row + row;
-        if (present == kLanes) {
-#pragma omp simd
-          for (int i = 0; i < kLanes; ++i) {
-            Store(line[i], target + i);
-          }
-        } else {
-          for (int64_t i = 0; i < present; ++i) {
-            Store(line[i], target + i);
-          }
+      Storage* target = to + column * to_row + row;
+      if (column + kLanes <= columns && row + kLanes <= rows) {
+#pragma GCC unroll 16
+        for (int j = 0; j < kLanes; ++j) {
+          StoreLine<kLanes, Real>(square[j], kLanes, target + j * to_row);
+        }
+      } else {
+        for (int64_t j = 0; j < Minimum(kLanes, columns - column); ++j) {
+          StoreLine<kLanes, Real>(square[j], rows - row, target + j * to_row);
         }
       }
     }
