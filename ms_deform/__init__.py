@@ -10,17 +10,35 @@ from ms_deform._version import __version__
 
 if TYPE_CHECKING:
     from ms_deform.library import release_scratch, scratch_bytes
+    from ms_deform.mmcv import DeformConv2dPack, ModulatedDeformConv2dPack
     from ms_deform.nn import DeformConv2d
     from ms_deform.ops import deform_conv2d
+    from ms_deform.packed import deformable_conv2d, pack_offset, unpack_offset
 
-__all__ = ["DeformConv2d", "__version__", "deform_conv2d", "release_scratch", "scratch_bytes"]
+__all__ = [
+    "DeformConv2d",
+    "DeformConv2dPack",
+    "ModulatedDeformConv2dPack",
+    "__version__",
+    "deform_conv2d",
+    "deformable_conv2d",
+    "pack_offset",
+    "release_scratch",
+    "scratch_bytes",
+    "unpack_offset",
+]
 
 # Imported at first use: the package build and `python -m ms_deform` must work without MindSpore.
 _HOMES = {
     "DeformConv2d": "ms_deform.nn",
+    "DeformConv2dPack": "ms_deform.mmcv",
+    "ModulatedDeformConv2dPack": "ms_deform.mmcv",
     "deform_conv2d": "ms_deform.ops",
+    "deformable_conv2d": "ms_deform.packed",
+    "pack_offset": "ms_deform.packed",
     "release_scratch": "ms_deform.library",
     "scratch_bytes": "ms_deform.library",
+    "unpack_offset": "ms_deform.packed",
 }
 
 

@@ -17,9 +17,16 @@ import ms_deform
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "README_CN.md")
 PUBLIC = [name for name in ms_deform.__all__ if not name.startswith("__")]
+_FUNCTION = ("Args", "Returns", "Raises", "Supported Platforms", "Examples")
+_LAYER = ("Args", "Inputs", "Outputs", "Raises", "Supported Platforms", "Examples")
 SECTIONS = {
-    "deform_conv2d": ("Args", "Returns", "Raises", "Supported Platforms", "Examples"),
-    "DeformConv2d": ("Args", "Inputs", "Outputs", "Raises", "Supported Platforms", "Examples"),
+    "deform_conv2d": _FUNCTION,
+    "DeformConv2d": _LAYER,
+    "DeformConv2dPack": _LAYER,
+    "ModulatedDeformConv2dPack": _LAYER,
+    "deformable_conv2d": _FUNCTION,
+    "pack_offset": _FUNCTION,
+    "unpack_offset": _FUNCTION,
     "release_scratch": ("Raises", "Supported Platforms", "Examples"),
     "scratch_bytes": ("Returns", "Raises", "Supported Platforms", "Examples"),
 }

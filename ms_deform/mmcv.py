@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mmcv's layers with an offset convolution of their own."""
+
+from __future__ import annotations
+
+import math
+
+from mindspore import Tensor, nn, ops
+from mindspore.common.initializer import HeUniform, Uniform, Zero, initializer
+
+from ms_deform.nn import DeformConv2d
+from ms_deform.ops import deform_conv2d
+
+
+class _Pack(DeformConv2d):
+    """A deformable convolution and the convolution that predicts its offsets, zero at first."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int],
+        padding: int | tuple[int, int] | tuple[int, int, int, int],
+        dilation: int | tuple[int, int],
+        groups: int,
+        deform_groups: int,
+        bias: bool,
+        channels_per_sample: int,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
+        )
+        if deform_groups < 1 or in_channels % deform_groups != 0:
+            raise ValueError(
+                f"{type(self).__name__}: 'deform_groups' must be at least 1 and divide "
+                f"in_channels = {in_channels}, got {deform_groups}"
+            )
+        self.deform_groups = deform_groups
+        sides = self.padding if len(self.padding) == 4 else [p for p in self.padding for _ in "ab"]
+        self.conv_offset = nn.Conv2d(
+            in_channels,
+            channels_per_sample * deform_groups * math.prod(self.kernel_size),
+            self.kernel_size,
+            self.stride,
+            pad_mode="pad",
+            padding=tuple(sides),
+            dilation=self.dilation,
+            has_bias=True,
+            weight_init="zeros",
+            bias_init="zeros",
+        )
+
+    def extend_repr(self) -> str:
+        groups = f", deform_groups={self.deform_groups}" if self.deform_groups != 1 else ""
+        return super().extend_repr() + groups
+
+
+class DeformConv2dPack(_Pack):
+    r"""
+    Deformable convolution v1 that predicts its own offsets, with the arguments, parameters and
+    results of ``mmcv.ops.DeformConv2dPack`` (``DCN`` in configurations).
+
+    An ordinary convolution `conv_offset` with the same kernel, stride, padding and dilation gives
+    the offsets, y before x for each tap. It starts at zero, so that the layer starts as an ordinary
+    convolution. See :func:`ms_deform.deform_conv2d` for the formula.
+
+    Args:
+        in_channels (int): The number of input channels :math:`C_{in}`.
+        out_channels (int): The number of output channels :math:`C_{out}`.
+        kernel_size (Union[int, tuple[int]]): Height and width of the kernel.
+        stride (Union[int, tuple[int]], optional): Step of the kernel along height and width.
+            Default: ``1`` .
+        padding (Union[int, tuple[int]], optional): Zeros around the input: along height and width,
+            or (top, bottom, left, right). Default: ``0`` .
+        dilation (Union[int, tuple[int]], optional): Distance of the taps along height and width.
+            Default: ``1`` .
+        groups (int, optional): Number of groups of channels that are convolved apart.
+            Default: ``1`` .
+        deform_groups (int, optional): Number of groups of channels with offsets of their own;
+            divides `in_channels`. Default: ``1`` .
+        bias (bool, optional): There for mmcv's signature: this layer has no bias in mmcv, so it
+            must be False. Default: ``False`` .
+        im2col_step (int, optional): There for mmcv's signature, and without effect: the kernels of
+            this project need no such step. Default: ``32`` .
+
+    Inputs:
+        - **x** (Tensor) - Shape :math:`(N, C_{in}, H, W)`.
+
+    Outputs:
+        Tensor, of shape :math:`(N, C_{out}, H_{out}, W_{out})` and the dtype of `x`.
+
+    Parameters:
+        - **weight** (Parameter) - Shape :math:`(C_{out}, C_{in} / groups, kh, kw)`, initialised
+          with HeUniform().
+        - **conv_offset.weight** (Parameter) - Shape
+          :math:`(2 \cdot deform\_groups \cdot kh \cdot kw, C_{in}, kh, kw)`, zeros at first.
+        - **conv_offset.bias** (Parameter) - Zeros at first.
+
+    Raises:
+        TypeError: If `kernel_size`, `stride`, `padding` or `dilation` is not made of ints.
+        ValueError: If `bias` is True, or a number is out of range or does not divide the channels.
+
+    Supported Platforms:
+        ``CPU``
+
+    Examples:
+        >>> import mindspore
+        >>> from mindspore import ops
+        >>> from ms_deform import DeformConv2dPack
+        >>> layer = DeformConv2dPack(16, 32, 3, padding=1, deform_groups=4)
+        >>> print(layer(ops.ones((2, 16, 24, 24), mindspore.float32)).shape)
+        (2, 32, 24, 24)
+        >>> print([name for name, _ in layer.parameters_and_names()])
+        ['weight', 'conv_offset.weight', 'conv_offset.bias']
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | tuple[int, int, int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        deform_groups: int = 1,
+        bias: bool = False,
+        im2col_step: int = 32,
+    ) -> None:
+        if bias:
+            raise ValueError(
+                "DeformConv2dPack: 'bias' must be False, as in mmcv, got True; use "
+                "ModulatedDeformConv2dPack or ms_deform.DeformConv2d for a bias"
+            )
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            deform_groups,
+            False,
+            channels_per_sample=2,
+        )
+        self.weight.set_data(initializer(HeUniform(), self.weight.shape))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return deform_conv2d(
+            x,
+            self.conv_offset(x),
+            self.weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+        )
+
+
+class ModulatedDeformConv2dPack(_Pack):
+    r"""
+    Deformable convolution v2 that predicts its own offsets and masks, with the arguments,
+    parameters and results of ``mmcv.ops.ModulatedDeformConv2dPack`` (``DCNv2`` in configurations).
+
+    An ordinary convolution `conv_offset` with the same kernel, stride, padding and dilation gives
+    the offsets, y before x for each tap, and after them the masks, which go through a sigmoid. It
+    starts at zero: all offsets 0, all masks 0.5. See :func:`ms_deform.deform_conv2d` for the
+    formula.
+
+    Args:
+        in_channels (int): The number of input channels :math:`C_{in}`.
+        out_channels (int): The number of output channels :math:`C_{out}`.
+        kernel_size (Union[int, tuple[int]]): Height and width of the kernel.
+        stride (Union[int, tuple[int]], optional): Step of the kernel along height and width.
+            Default: ``1`` .
+        padding (Union[int, tuple[int]], optional): Zeros around the input: along height and width,
+            or (top, bottom, left, right). Default: ``0`` .
+        dilation (Union[int, tuple[int]], optional): Distance of the taps along height and width.
+            Default: ``1`` .
+        groups (int, optional): Number of groups of channels that are convolved apart.
+            Default: ``1`` .
+        deform_groups (int, optional): Number of groups of channels with offsets of their own;
+            divides `in_channels`. Default: ``1`` .
+        bias (bool, optional): Whether to add a learned bias. Default: ``True`` .
+
+    Inputs:
+        - **x** (Tensor) - Shape :math:`(N, C_{in}, H, W)`.
+
+    Outputs:
+        Tensor, of shape :math:`(N, C_{out}, H_{out}, W_{out})` and the dtype of `x`.
+
+    Parameters:
+        - **weight** (Parameter) - Shape :math:`(C_{out}, C_{in} / groups, kh, kw)`, initialised
+          uniformly in :math:`\pm 1 / \sqrt{C_{in} \cdot kh \cdot kw}`.
+        - **bias** (Parameter) - Shape :math:`(C_{out},)`, zeros at first; None if `bias` is False.
+        - **conv_offset.weight** (Parameter) - Shape
+          :math:`(3 \cdot deform\_groups \cdot kh \cdot kw, C_{in}, kh, kw)`, zeros at first.
+        - **conv_offset.bias** (Parameter) - Zeros at first.
+
+    Raises:
+        TypeError: If `kernel_size`, `stride`, `padding` or `dilation` is not made of ints.
+        ValueError: If a number is out of range or does not divide the channels.
+
+    Supported Platforms:
+        ``CPU``
+
+    Examples:
+        >>> import mindspore
+        >>> from mindspore import ops
+        >>> from ms_deform import ModulatedDeformConv2dPack
+        >>> layer = ModulatedDeformConv2dPack(16, 32, 3, stride=2, padding=1)
+        >>> print(layer(ops.ones((2, 16, 24, 24), mindspore.float32)).shape)
+        (2, 32, 12, 12)
+        >>> print([name for name, _ in layer.parameters_and_names()])
+        ['weight', 'bias', 'conv_offset.weight', 'conv_offset.bias']
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | tuple[int, int, int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        deform_groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            deform_groups,
+            bias,
+            channels_per_sample=3,
+        )
+        # All input channels count, whatever the groups: as mmcv.
+        bound = 1 / math.sqrt(in_channels * math.prod(self.kernel_size))
+        self.weight.set_data(initializer(Uniform(bound), self.weight.shape))
+        if bias:
+            self.bias.set_data(initializer(Zero(), self.bias.shape))
+
+    def construct(self, x: Tensor) -> Tensor:
+        predicted = self.conv_offset(x)
+        offsets = predicted.shape[1] // 3 * 2
+        return deform_conv2d(
+            x,
+            predicted[:, :offsets],
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            ops.sigmoid(predicted[:, offsets:]),
+        )
