@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m ms_deform build` and `python -m ms_deform doctor`."""
+"""The commands `python -m ms_deform build`, `doctor` and `convert`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where the libraries go (default: MS_DEFORM_LIBRARY_DIR or the package)",
     )
     commands.add_parser("doctor", help="say what works here, and what mends the rest")
+    _add_convert(commands)
     options = parser.parse_args(arguments)
     if options.command == "doctor":
         return doctor.main()
+    if options.command == "convert":
+        return _convert(options)
     try:
         for target in builder.TARGETS:
             path = builder.build(target, force=options.force, directory=options.directory)
@@ -33,6 +36,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _add_convert(commands: argparse._SubParsersAction) -> None:
+    convert = commands.add_parser("convert", help="turn a PyTorch checkpoint into MindSpore's")
+    convert.add_argument("checkpoint", help="what torch.save wrote, or .safetensors")
+    convert.add_argument(
+        "--net", required=True, metavar="MODULE:FACTORY", help="what makes the network"
+    )
+    convert.add_argument("-o", "--output", required=True, metavar="FILE", help="a .ckpt file")
+    convert.add_argument(
+        "--partial", action="store_true", help="write what matched, even if something is off"
+    )
+    convert.add_argument(
+        "--packed-offsets",
+        nargs="?",
+        const="conv_offset",
+        metavar="NAME",
+        help="change the output channels of the convolutions of this name (default: conv_offset) "
+        "from torchvision's order (y, x of each tap, then masks) to MindSpore's (all x, y, masks)",
+    )
+    convert.add_argument(
+        "--key", help="the entry with the parameters, where the checkpoint has several"
+    )
+    convert.add_argument("--prefix", default="", help="take only names that begin so, without it")
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from ms_deform import convert  # needs MindSpore, which `build` and `doctor` can do without
+
+    arguments = {name: value for name, value in vars(options).items() if name != "command"}
+    try:
+        return convert.run(**arguments)
+    except convert.ConvertError as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
