@@ -46,7 +46,12 @@ class Driver:
         )
 
     def solve(
-        self, problems: Sequence[dict[str, Any]], dtype: str, folder: Path, **environment: str
+        self,
+        problems: Sequence[dict[str, Any]],
+        dtype: str,
+        folder: Path,
+        deterministic: bool = False,
+        **environment: str,
     ) -> list[tuple[np.ndarray, Gradients]]:
         """The outputs and gradients of calls, in float64.
 
@@ -54,7 +59,8 @@ class Driver:
         """
         asked, answered = folder / "problems", folder / "answers"
         asked.write_bytes(b"".join(_described(problem, dtype) for problem in problems))
-        done = self.run("solve", asked, answered, **environment)
+        options = ["deterministic"] if deterministic else []
+        done = self.run("solve", asked, answered, *options, **environment)
         assert done.returncode == 0, done.stderr
         values = _decoded(answered.read_bytes(), dtype)
         answers = []
