@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING
 from ms_deform._version import __version__
 
 if TYPE_CHECKING:
+    from ms_deform.determinism import set_deterministic
     from ms_deform.library import release_scratch, scratch_bytes
     from ms_deform.nn import DeformConv2d
     from ms_deform.ops import deform_conv2d
 
-__all__ = ["DeformConv2d", "__version__", "deform_conv2d", "release_scratch", "scratch_bytes"]
+__all__ = [
+    "DeformConv2d",
+    "__version__",
+    "deform_conv2d",
+    "release_scratch",
+    "scratch_bytes",
+    "set_deterministic",
+]
 
 # Imported at first use: the package build and `python -m ms_deform` must work without MindSpore.
 _HOMES = {
@@ -21,6 +29,7 @@ _HOMES = {
     "deform_conv2d": "ms_deform.ops",
     "release_scratch": "ms_deform.library",
     "scratch_bytes": "ms_deform.library",
+    "set_deterministic": "ms_deform.determinism",
 }
 
 

@@ -12,6 +12,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -145,17 +147,20 @@ def compiler_machine() -> str:
 
 
 def find_nvcc() -> list[str]:
-    """nvcc's command: NVCC, the one on the PATH, or that of CUDA_HOME or /usr/local/cuda."""
+    """nvcc's command: NVCC, that on the PATH, of CUDA_HOME, of /usr/local/cuda or of PyPI's wheels."""
     if "NVCC" in os.environ:
         return shlex.split(os.environ["NVCC"])
-    toolkit = Path(os.environ.get("CUDA_HOME") or "/usr/local/cuda")
-    found = shutil.which("nvcc") or shutil.which(toolkit / "bin" / "nvcc")
-    if found is None:
-        raise BuildError(
-            "ms_deform: no nvcc on the PATH, nor in CUDA_HOME or /usr/local/cuda; install the CUDA "
-            "toolkit (11.6 to 13) or name its nvcc in NVCC"
-        )
-    return [found]
+    wheels = Path(sysconfig.get_path("purelib"), "nvidia", "cu13")
+    toolkits = [Path(os.environ.get("CUDA_HOME") or "/usr/local/cuda"), wheels]
+    for candidate in ("nvcc", *(toolkit / "bin" / "nvcc" for toolkit in toolkits)):
+        found = shutil.which(candidate)
+        if found is not None:
+            # The wheels keep their libraries in lib, nvcc looks in lib64.
+            return [found, f"-L{wheels / 'lib'}"] if wheels in Path(found).parents else [found]
+    raise BuildError(
+        "ms_deform: no nvcc on the PATH, in CUDA_HOME or in /usr/local/cuda; install a CUDA "
+        'toolkit, 11.6 to 13 (pip install "ms_deform[cuda]" brings one), or name its nvcc in NVCC'
+    )
 
 
 def nvcc_version() -> tuple[int, int]:
@@ -226,11 +231,13 @@ def _cuda_toolchain(architectures: Sequence[str]) -> _Toolchain:
     numbers = [name.partition("_")[2] for name in chosen]
     code = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]
     code.append(f"-gencode=arch=compute_{numbers[-1]},code=compute_{numbers[-1]}")
+    # By its whole path: next to nvcc there may be another one of that name.
+    host = f"-ccbin={shutil.which(find_compiler()[0])}"
     return _Toolchain(
         compiler=nvcc,
         version=f"{version[0]}.{version[1]} with {compiler_version()}",
-        compile_flags=[*_CUDA_FLAGS, f"-ccbin={shlex.join(find_compiler())}", *code],
-        link_flags=[*_CUDA_LINK_FLAGS, f"-ccbin={shlex.join(find_compiler())}"],
+        compile_flags=[*_CUDA_FLAGS, host, *code],
+        link_flags=[*_CUDA_LINK_FLAGS, host],
         environment_flags="NVCCFLAGS",
         kernels="kernels.cu",
         variants={dtype: [f"-DMS_DEFORM_DTYPE_{dtype.upper()}"] for dtype in CUDA_DTYPES},
@@ -323,4 +330,5 @@ def _run(command: list[str]) -> str:
             f"ms_deform: the compiler failed ({done.returncode}): {shlex.join(command)}\n"
             f"{done.stderr.strip()}"
         )
+    sys.stderr.write(done.stderr)  # warnings, and what else the flags ask for
     return done.stdout

@@ -257,7 +257,7 @@ class ColumnGradients {
 };
 
 template <typename T, int kRows, int kLanes, typename Sums>
-MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows>))
+MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows, kLanes>))
 BackwardInputKernel(BackwardInputArguments<T, Sums> arguments) {
   auto& shared = SharedMemory<BackwardInputShared<T, kRows>>();
   const Geometry& g = arguments.g;

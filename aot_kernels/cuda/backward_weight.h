@@ -149,7 +149,7 @@ class BackwardWeightLoader {
 };
 
 template <typename T, int kRows, int kLanes>
-MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows>))
+MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows, kLanes>))
 BackwardWeightKernel(BackwardWeightArguments<T> arguments) {
   auto& shared = SharedMemory<BackwardWeightShared<T, kRows>>();
   const Geometry& g = arguments.g;

@@ -50,7 +50,7 @@ MS_DEFORM_DEVICE void StoreOnDevice(float value, Float16* to) {
 }
 
 MS_DEFORM_DEVICE void StoreOnDevice(float value, BFloat16* to) {
-  to->bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+  to->bits = __nv_bfloat16_raw(__float2bfloat16_rn(value)).x;
 }
 
 MS_DEFORM_DEVICE void StoreOnDevice(float value, float* to) { *to = value; }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA backend: the choice of the dtype, and scratch from Python.
 #include <stdexcept>
+#include <string>
 
 #include "common/aot_call.h"
 #include "common/backend.h"
 #include "common/library_info.h"
+#include "cuda/device_state.h"
 #include "cuda/kernels.h"
-#include "cuda/scratch.h"
 
 MS_DEFORM_LIBRARY_INFO("cuda");
 
@@ -46,6 +47,18 @@ void Run(const BackwardBiasCall& call, void* stream) {
 }
 
 }  // namespace ms_deform
+
+// The GPU's architecture, or why there is none.
+MS_DEFORM_EXPORT const char* ms_deform_cuda_isa() {
+  static const std::string text = [] {
+    try {
+      return ms_deform::cuda::Architecture();
+    } catch (const std::exception& error) {
+      return std::string(error.what());
+    }
+  }();
+  return text.c_str();
+}
 
 MS_DEFORM_EXPORT int64_t ms_deform_cuda_scratch_bytes() { return ms_deform::cuda::ScratchBytes(); }
 

@@ -208,7 +208,7 @@ class ForwardLoader {
 
 // kLanes: channels loaded at once; a segment has a multiple of them.
 template <typename T, int kRows, int kLanes>
-MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows>))
+MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows, kLanes>))
 ForwardKernel(ForwardArguments<T> arguments) {
   auto& shared = SharedMemory<ForwardShared<T, kRows>>();
   const Geometry& g = arguments.g;

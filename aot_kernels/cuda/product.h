@@ -23,10 +23,13 @@ constexpr int kColumns = 2 * kWarpTile;  // of a block's tile; pixels, but for t
 template <int kRows>
 constexpr int kThreads = 2 * kRows;
 
-// Blocks of a product that are to run on a multiprocessor at a time: 16 warps hide the latency of
-// the corners, and leave 128 registers to a thread. Sums in double take more: 8 warps.
-template <typename T, int kRows>
-constexpr int kBlocks = (sizeof(T) == 8 ? 256 : 512) / kThreads<kRows>;
+// Blocks of a product that are to run on a multiprocessor at a time, and so the registers that a
+// thread may have: 12 to 16 warps hide the latency of the corners. Sums in double, and corners that
+// are loaded one by one, take too many registers for more than 8.
+template <typename T, int kRows, int kLanes>
+constexpr int kBlocks = sizeof(T) == 8 || kLanes == 1 ? 256 / kThreads<kRows>
+                        : kRows == 64                 ? 3
+                                                      : 512 / kThreads<kRows>;
 
 // A vector is one 16-byte access. A step is four of them: enough work between two barriers, and two
 // stages of two tiles stay below the 48 KB of shared memory that every GPU gives beside the plan.

@@ -8,7 +8,7 @@
 
 #include "cuda/check.h"
 #include "cuda/device.h"
-#include "cuda/scratch.h"
+#include "cuda/device_state.h"
 
 namespace ms_deform {
 namespace cuda {

@@ -47,8 +47,8 @@ struct Barrier {
   int64_t generation = 0;
 };
 
-// Where a thread or the scheduler goes on. The compiler's own setjmp: unlike swapcontext it makes no
-// system call, which would be half of the time.
+// Where a thread or the scheduler goes on. The compiler's own setjmp: unlike swapcontext it makes
+// no system call, which would be half of the time.
 struct Place {
   void* buffer[5];
 };
@@ -304,7 +304,7 @@ cudaError_t cudaGetDevice(int* device) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = 3;
+  *value = 3;  // of anything
   return cudaSuccess;
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device memory beside the tensors, from a pool of our own on each device.
-#ifndef MS_DEFORM_CUDA_SCRATCH_H_
-#define MS_DEFORM_CUDA_SCRATCH_H_
+// What the host asks of devices, and the pools that scratch comes from: one of our own on each.
+#ifndef MS_DEFORM_CUDA_DEVICE_STATE_H_
+#define MS_DEFORM_CUDA_DEVICE_STATE_H_
 
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <string>
 
 namespace ms_deform {
 namespace cuda {
@@ -20,8 +21,9 @@ void ReleaseScratch();
 
 // Of the current device.
 int64_t Multiprocessors();
+std::string Architecture();  // such as sm_90
 
 }  // namespace cuda
 }  // namespace ms_deform
 
-#endif  // MS_DEFORM_CUDA_SCRATCH_H_
+#endif  // MS_DEFORM_CUDA_DEVICE_STATE_H_

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cuda/scratch.h"
+#include "cuda/device_state.h"
 
 #include <map>
 #include <mutex>
@@ -24,6 +24,12 @@ int CurrentDevice() {
   int device = 0;
   Check(cudaGetDevice(&device), "no current device");
   return device;
+}
+
+int Attribute(cudaDeviceAttr attribute) {
+  int value = 0;
+  Check(cudaDeviceGetAttribute(&value, attribute, CurrentDevice()), "cannot ask the device");
+  return value;
 }
 
 cudaMemPool_t MakePool(int device) {
@@ -73,11 +79,11 @@ void ReleaseScratch() {
   }
 }
 
-int64_t Multiprocessors() {
-  int count = 0;
-  Check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, CurrentDevice()),
-        "cannot count multiprocessors");
-  return count;
+int64_t Multiprocessors() { return Attribute(cudaDevAttrMultiProcessorCount); }
+
+std::string Architecture() {
+  return "sm_" + std::to_string(Attribute(cudaDevAttrComputeCapabilityMajor)) +
+         std::to_string(Attribute(cudaDevAttrComputeCapabilityMinor));
 }
 
 }  // namespace cuda
