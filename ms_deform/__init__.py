@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ms_deform._version import __version__
 
 if TYPE_CHECKING:
+    from ms_deform.determinism import set_deterministic
     from ms_deform.library import release_scratch, scratch_bytes
     from ms_deform.mmcv import DeformConv2dPack, ModulatedDeformConv2dPack
     from ms_deform.nn import DeformConv2d
@@ -25,6 +26,7 @@ __all__ = [
     "pack_offset",
     "release_scratch",
     "scratch_bytes",
+    "set_deterministic",
     "unpack_offset",
 ]
 
@@ -38,6 +40,7 @@ _HOMES = {
     "pack_offset": "ms_deform.packed",
     "release_scratch": "ms_deform.library",
     "scratch_bytes": "ms_deform.library",
+    "set_deterministic": "ms_deform.determinism",
     "unpack_offset": "ms_deform.packed",
 }
 

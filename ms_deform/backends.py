@@ -20,6 +20,7 @@ class Backend(NamedTuple):
 # Key: MindSpore's device target.
 BACKENDS = {
     "CPU": Backend(name="CPU", library_target="cpu"),
+    "GPU": Backend(name="GPU", library_target="cuda"),
 }
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,10 +25,9 @@ from filelock import FileLock
 from ms_deform._version import __version__
 from ms_deform.library import ABI, PACKAGE, LibraryError, library_path, read_info
 
-# Kernels are compiled once for each instruction set of the machine, best first, with these flags;
-# the library picks one when it runs. Every aarch64 machine has NEON.
-InstructionSets = dict[str, str]
-_CPU_INSTRUCTION_SETS: dict[str, InstructionSets] = {
+# The CPU's kernels are compiled once for each instruction set of the machine, best first, with these
+# flags; the library picks one when it runs. Every aarch64 machine has NEON.
+CPU_INSTRUCTION_SETS: dict[str, dict[str, str]] = {
     "x86_64": {
         "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c",
         "avx2": "-mavx2 -mfma -mf16c",
@@ -34,7 +36,7 @@ _CPU_INSTRUCTION_SETS: dict[str, InstructionSets] = {
     # GCC would move loads ahead of what they are for, and spill the sums that stay in registers.
     "aarch64": {"neon": "-fno-schedule-insns"},
 }
-_COMPILE_FLAGS = [
+_CPU_FLAGS = [
     "-std=c++17",
     "-O3",
     "-fPIC",
@@ -45,20 +47,18 @@ _COMPILE_FLAGS = [
     "-fno-trapping-math",
     "-Wall",
     "-Wextra",
-    f"-D_GLIBCXX_USE_CXX11_ABI={ABI}",
 ]
-_LINK_FLAGS = ["-shared", "-fopenmp", "-Wl,--no-undefined", "-Wl,-z,relro,-z,now"]
+_CPU_LINK_FLAGS = ["-shared", "-fopenmp", "-Wl,--no-undefined", "-Wl,-z,relro,-z,now"]
 
+# The CUDA kernels are compiled once for each dtype, and each for all architectures: machine code for
+# these, as far as nvcc knows them, and PTX of the last for GPUs that are newer.
+CUDA_DTYPES = ("float32", "float64", "float16", "bfloat16")
+CUDA_ARCHITECTURES = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
+_NVCC_VERSIONS = ((11, 6), (13, 99))
+_CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+_CUDA_LINK_FLAGS = ["-shared", "-cudart=static", "-Xcompiler=-fPIC", "-Xlinker=-z,relro,-z,now"]
 
-@dataclass(frozen=True)
-class Target:
-    """A library: its folder of aot_kernels, and its instruction sets for each machine."""
-
-    folder: str
-    instruction_sets: dict[str, InstructionSets]
-
-
-TARGETS = {"cpu": Target("cpu", _CPU_INSTRUCTION_SETS)}
+TARGETS = ("cpu", "cuda")
 
 
 class BuildError(RuntimeError):
@@ -70,22 +70,26 @@ def build(
     force: bool = False,
     directory: str | os.PathLike[str] | None = None,
     extra_flags: Sequence[str] = (),
+    architectures: Sequence[str] = (),
 ) -> Path:
     """Builds the target's library unless the one in place is up to date, and returns its path.
 
     The library is for the machine that the compiler compiles for.
 
     Args:
-        target: A key of `TARGETS`.
+        target: One of `TARGETS`.
         force: Build even if the library is up to date.
         directory: Where the library goes. Default: where `find_library` looks for it.
-        extra_flags: Compiler and linker flags after those of CXXFLAGS.
+        extra_flags: Compiler and linker flags after those of CXXFLAGS, for CUDA of NVCCFLAGS.
+        architectures: Of the target "cuda": GPUs to build for, such as "sm_80". Default: those of
+            `CUDA_ARCHITECTURES` that nvcc knows.
 
     Raises:
         BuildError: If there is no compiler, it fails or compiles for a machine that the target does
             not support, or the directory cannot be written.
     """
-    recipe = _Recipe.read(target, extra_flags)
+    toolchain = _cuda_toolchain(architectures) if target == "cuda" else _cpu_toolchain()
+    recipe = _Recipe.read(target, toolchain, extra_flags)
     library = library_path(target, directory)
     if not force and recipe.made(library):
         return library
@@ -142,51 +146,140 @@ def compiler_machine() -> str:
     return _run([*find_compiler(), "-dumpmachine"]).strip().partition("-")[0]
 
 
+def find_nvcc() -> list[str]:
+    """nvcc's command: NVCC, that on the PATH, of CUDA_HOME, of /usr/local/cuda or of PyPI's wheels."""
+    if "NVCC" in os.environ:
+        return shlex.split(os.environ["NVCC"])
+    wheels = Path(sysconfig.get_path("purelib"), "nvidia", "cu13")
+    toolkits = [Path(os.environ.get("CUDA_HOME") or "/usr/local/cuda"), wheels]
+    for candidate in ("nvcc", *(toolkit / "bin" / "nvcc" for toolkit in toolkits)):
+        found = shutil.which(candidate)
+        if found is not None:
+            # The wheels keep their libraries in lib, nvcc looks in lib64.
+            return [found, f"-L{wheels / 'lib'}"] if wheels in Path(found).parents else [found]
+    raise BuildError(
+        "ms_deform: no nvcc on the PATH, in CUDA_HOME or in /usr/local/cuda; install a CUDA "
+        'toolkit, 11.6 to 13 (pip install "ms_deform[cuda]" brings one), or name its nvcc in NVCC'
+    )
+
+
+def nvcc_version() -> tuple[int, int]:
+    """nvcc's release, such as (13, 0)."""
+    told = _run([*find_nvcc(), "--version"])
+    found = re.search(r"release (\d+)\.(\d+)", told)
+    if found is None:
+        raise BuildError(f"ms_deform: {shlex.join(find_nvcc())} is not an nvcc: {told.strip()}")
+    return int(found[1]), int(found[2])
+
+
+@dataclass(frozen=True)
+class _Toolchain:
+    """What compiles and links a library."""
+
+    compiler: list[str]
+    version: str
+    compile_flags: list[str]
+    link_flags: list[str]
+    environment_flags: str  # the variable with the user's own
+    kernels: str  # the source that is compiled once for each variant
+    variants: dict[str, list[str]]  # name: flags
+    made_for: tuple[str, ...]  # what the library says that it is for
+    defines: tuple[str, ...]  # of the other sources
+
+
+def _cpu_toolchain() -> _Toolchain:
+    machine = compiler_machine()
+    instruction_sets = CPU_INSTRUCTION_SETS.get(machine)
+    if instruction_sets is None:
+        raise BuildError(
+            f"ms_deform: {shlex.join(find_compiler())} compiles for {machine}, the cpu "
+            f"library is only for {', '.join(CPU_INSTRUCTION_SETS)}; name another "
+            "compiler in CXX"
+        )
+    return _Toolchain(
+        compiler=find_compiler(),
+        version=compiler_version(),
+        compile_flags=_CPU_FLAGS,
+        link_flags=_CPU_LINK_FLAGS,
+        environment_flags="CXXFLAGS",
+        kernels="kernels.cc",
+        variants={
+            name: [f"-DMS_DEFORM_ISA={name}", *flags.split()]
+            for name, flags in instruction_sets.items()
+        },
+        made_for=tuple(instruction_sets),
+        defines=tuple(f"-DMS_DEFORM_HAVE_{name.upper()}" for name in instruction_sets),
+    )
+
+
+def _cuda_toolchain(architectures: Sequence[str]) -> _Toolchain:
+    nvcc, version = find_nvcc(), nvcc_version()
+    low, high = _NVCC_VERSIONS
+    if not low <= version <= high:
+        raise BuildError(
+            f"ms_deform: {shlex.join(nvcc)} is of CUDA {version[0]}.{version[1]}, expected 11.6 to "
+            "13; name another in NVCC"
+        )
+    known = _run([*nvcc, "--list-gpu-code"]).split()
+    unknown = [name for name in architectures if name not in known]
+    if unknown:
+        raise BuildError(
+            f"ms_deform: {shlex.join(nvcc)} does not compile for {', '.join(unknown)}; choose from "
+            f"{', '.join(known)}"
+        )
+    chosen = [*architectures] or [name for name in CUDA_ARCHITECTURES if name in known]
+    numbers = [name.partition("_")[2] for name in chosen]
+    code = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]
+    code.append(f"-gencode=arch=compute_{numbers[-1]},code=compute_{numbers[-1]}")
+    # By its whole path: next to nvcc there may be another one of that name.
+    host = f"-ccbin={shutil.which(find_compiler()[0])}"
+    return _Toolchain(
+        compiler=nvcc,
+        version=f"{version[0]}.{version[1]} with {compiler_version()}",
+        compile_flags=[*_CUDA_FLAGS, host, *code],
+        link_flags=[*_CUDA_LINK_FLAGS, host],
+        environment_flags="NVCCFLAGS",
+        kernels="kernels.cu",
+        variants={dtype: [f"-DMS_DEFORM_DTYPE_{dtype.upper()}"] for dtype in CUDA_DTYPES},
+        made_for=(*chosen, f"compute_{numbers[-1]}"),
+        defines=(),
+    )
+
+
 @dataclass(frozen=True)
 class _Recipe:
     """All that decides the bytes of a library."""
 
-    compiler: list[str]
+    toolchain: _Toolchain
     sources: Path
     files: tuple[Path, ...]
-    instruction_sets: InstructionSets
     flags: tuple[str, ...]
     defines: tuple[str, ...]
     target: str
     digest: str
 
     @classmethod
-    def read(cls, target: str, extra_flags: Sequence[str]) -> _Recipe:
-        machine = compiler_machine()
-        instruction_sets = TARGETS[target].instruction_sets.get(machine)
-        if instruction_sets is None:
-            raise BuildError(
-                f"ms_deform: {shlex.join(find_compiler())} compiles for {machine}, the {target} "
-                f"library is only for {', '.join(TARGETS[target].instruction_sets)}; name another "
-                "compiler in CXX"
-            )
+    def read(cls, target: str, toolchain: _Toolchain, extra_flags: Sequence[str]) -> _Recipe:
         sources = kernel_sources()
         files = tuple(
             file
-            for folder in ("common", TARGETS[target].folder)
+            for folder in ("common", target)
             for file in sorted((sources / folder).rglob("*"))
-            if file.suffix in (".h", ".cc")
+            if file.suffix in (".h", ".cc", ".cu")
         )
-        flags = (*shlex.split(os.environ.get("CXXFLAGS", "")), *extra_flags)
+        flags = (*shlex.split(os.environ.get(toolchain.environment_flags, "")), *extra_flags)
         defines = (
             f"-DMS_DEFORM_VERSION={__version__}",
-            f"-DMS_DEFORM_ISAS={'+'.join(instruction_sets)}",
-            *(f"-DMS_DEFORM_HAVE_{name.upper()}" for name in instruction_sets),
+            f"-DMS_DEFORM_ISAS={'+'.join(toolchain.made_for)}",
+            *toolchain.defines,
         )
-        told = (compiler_version(), _COMPILE_FLAGS, _LINK_FLAGS, instruction_sets, flags, defines)
-        digest = hashlib.sha256(repr(told).encode())
+        digest = hashlib.sha256(repr((toolchain, flags, defines)).encode())
         for file in files:
             digest.update(f"{file.relative_to(sources)}\n".encode() + file.read_bytes())
         return cls(
-            compiler=find_compiler(),
+            toolchain=toolchain,
             sources=sources,
             files=files,
-            instruction_sets=instruction_sets,
             flags=flags,
             defines=defines,
             target=target,
@@ -202,10 +295,10 @@ class _Recipe:
 
     def compile(self, scratch: Path) -> Path:
         """Compiles the units in parallel and links them, in the scratch directory."""
-        kernels = self.sources / TARGETS[self.target].folder / "kernels.cc"
+        toolchain = self.toolchain
+        kernels = self.sources / self.target / toolchain.kernels
         units = [
-            (f"kernels-{name}", kernels, [f"-DMS_DEFORM_ISA={name}", *flags.split()])
-            for name, flags in self.instruction_sets.items()
+            (f"kernels-{name}", kernels, flags) for name, flags in toolchain.variants.items()
         ]
         defines = [*self.defines, f"-DMS_DEFORM_SOURCES={self.digest}"]
         units += [
@@ -217,14 +310,16 @@ class _Recipe:
         def compile_unit(unit: tuple[str, Path, list[str]]) -> str:
             name, source, flags = unit
             built = str(scratch / f"{name}.o")
-            flags = [*_COMPILE_FLAGS, f"-I{self.sources}", *flags, *self.flags]
-            _run([*self.compiler, *flags, "-c", str(source), "-o", built])
+            abi = f"-D_GLIBCXX_USE_CXX11_ABI={ABI}"
+            flags = [*toolchain.compile_flags, abi, f"-I{self.sources}", *flags, *self.flags]
+            _run([*toolchain.compiler, *flags, "-c", str(source), "-o", built])
             return built
 
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             objects = list(threads.map(compile_unit, units))
         library = scratch / "library.so"
-        _run([*self.compiler, *objects, *_LINK_FLAGS, *self.flags, "-o", str(library)])
+        link = [*objects, *toolchain.link_flags, *self.flags, "-o", str(library)]
+        _run([*toolchain.compiler, *link])
         return library
 
 
@@ -235,4 +330,5 @@ def _run(command: list[str]) -> str:
             f"ms_deform: the compiler failed ({done.returncode}): {shlex.join(command)}\n"
             f"{done.stderr.strip()}"
         )
+    sys.stderr.write(done.stderr)  # warnings, and what else the flags ask for
     return done.stdout

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -126,6 +127,11 @@ def _report_compiler() -> None:
         print(f"{'compiler':<12} {builder.compiler_version()}")
     except builder.BuildError as error:
         print(f"{'compiler':<12} {error}")
+    try:
+        major, minor = builder.nvcc_version()
+        print(f"{'nvcc':<12} {major}.{minor:<8} {shlex.join(builder.find_nvcc())}")
+    except builder.BuildError as error:
+        print(f"{'nvcc':<12} only for GPUs: {error}")
 
 
 def _describe_library(target: str) -> str:
@@ -148,7 +154,14 @@ def _describe_device_target(device_target: str) -> str:
         path = library.find_library(BACKENDS[device_target].library_target)
     except library.LibraryError as error:
         return f"not usable: {error}"
-    return _white_list_complaint(path) or "usable"
+    return _gpu_complaint(device_target) or _white_list_complaint(path) or "usable"
+
+
+def _gpu_complaint(device_target: str) -> str | None:
+    if device_target != "GPU":
+        return None
+    architecture = library.loaded_isa("cuda")
+    return None if architecture.startswith("sm_") else f"not usable: {architecture}"
 
 
 def _white_list_complaint(path: Path) -> str | None:

@@ -68,7 +68,8 @@ def find_library(target: str) -> Path:
         return _check(path, path.stat().st_ctime_ns)
     except OSError as error:
         raise LibraryError(
-            f"ms_deform: no {target} library at {path} ({error.strerror}); build it: {_BUILD}"
+            f"ms_deform: no {target} library at {path} ({error.strerror}); build it: "
+            f"{_BUILD}{' --cuda' if target == 'cuda' else ''}"
         ) from None
 
 
@@ -97,7 +98,7 @@ def read_info(path: Path) -> LibraryInfo:
 
 
 def loaded_isa(target: str) -> str:
-    """The instruction set that the target's library picks on this machine."""
+    """The instruction set or GPU that the target's library runs on here, or why there is none."""
     choose = getattr(ctypes.CDLL(str(find_library(target))), f"ms_deform_{target}_isa")
     choose.restype = ctypes.c_char_p
     return choose().decode()
@@ -116,7 +117,7 @@ def scratch_bytes() -> int:
         RuntimeError: If the library is missing, damaged, or built for another version.
 
     Supported Platforms:
-        ``CPU``
+        ``CPU`` ``GPU``
 
     Examples:
         >>> from mindspore import ops
@@ -128,9 +129,12 @@ def scratch_bytes() -> int:
         >>> ms_deform.scratch_bytes() > 0
         True
     """
-    count = ctypes.CDLL(str(find_library("cpu"))).ms_deform_cpu_scratch_bytes
-    count.restype = ctypes.c_int64
-    return count()
+    total = 0
+    for target in _targets_in_use():
+        count = getattr(ctypes.CDLL(str(find_library(target))), f"ms_deform_{target}_scratch_bytes")
+        count.restype = ctypes.c_int64
+        total += count()
+    return total
 
 
 def release_scratch() -> None:
@@ -140,7 +144,7 @@ def release_scratch() -> None:
         RuntimeError: If the library is missing, damaged, or built for another version.
 
     Supported Platforms:
-        ``CPU``
+        ``CPU`` ``GPU``
 
     Examples:
         >>> import ms_deform
@@ -148,7 +152,13 @@ def release_scratch() -> None:
         >>> ms_deform.scratch_bytes()
         0
     """
-    ctypes.CDLL(str(find_library("cpu"))).ms_deform_cpu_release_scratch()
+    for target in _targets_in_use():
+        getattr(ctypes.CDLL(str(find_library(target))), f"ms_deform_{target}_release_scratch")()
+
+
+def _targets_in_use() -> list[str]:
+    """The CPU's library is a part of the package, that for GPUs is built by who has one."""
+    return ["cpu", *(["cuda"] if library_path("cuda").exists() else [])]
 
 
 @cache

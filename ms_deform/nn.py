@@ -64,7 +64,7 @@ class DeformConv2d(nn.Cell):
             `in_channels` and `out_channels`.
 
     Supported Platforms:
-        ``CPU``
+        ``CPU`` ``GPU``
 
     Examples:
         >>> import mindspore

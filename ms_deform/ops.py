@@ -11,6 +11,7 @@ from mindspore._c_expression.amp import get_curr_amp_strategy
 from mindspore.common.dtype import Type
 from mindspore.ops import Custom, constexpr, stop_gradient
 
+from ms_deform.determinism import is_deterministic
 from ms_deform.geometry import TensorInfo, check_geometry
 from ms_deform.primitives import forward_primitive, placeholder
 
@@ -86,7 +87,7 @@ def deform_conv2d(
         NotImplementedError: If a second-order gradient is asked for.
 
     Supported Platforms:
-        ``CPU``
+        ``CPU`` ``GPU``
 
     Examples:
         >>> import mindspore
@@ -154,6 +155,7 @@ def _prepare(
     constants = tuple([tuple(item) if isinstance(item, list) else item for item in constants])
     primitive = _cached_primitive(
         get_current_device().device_target,
+        is_deterministic(),
         _differ_in_dtype(tensors) and _mixed_precision_casts(),
         repr(constants),
         tensors,
@@ -196,6 +198,7 @@ def _mixed_precision_casts() -> bool:
 @lru_cache(maxsize=4096)
 def _cached_primitive(
     device_target: str,
+    deterministic: bool,
     casts: bool,
     constants_text: str,
     tensors: tuple[tuple[object, Type] | None, ...],
@@ -204,4 +207,4 @@ def _cached_primitive(
     infos = [tensor and TensorInfo(*tensor) for tensor in tensors]
     if casts:
         infos = [info and info._replace(dtype=mstype.float32) for info in infos]
-    return forward_primitive(device_target, check_geometry(*infos, *constants))
+    return forward_primitive(device_target, check_geometry(*infos, *constants), deterministic)

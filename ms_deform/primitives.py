@@ -42,11 +42,12 @@ def placeholder(dtype: mstype.Type) -> Tensor:
 
 
 @cache
-def forward_primitive(device_target: str, geometry: Geometry) -> ops.Custom:
-    """The forward operator with its bprop."""
+def forward_primitive(device_target: str, geometry: Geometry, deterministic: bool) -> ops.Custom:
+    """The forward operator with its bprop; deterministic: the gradients' bits are the same always."""
+    attributes = {**geometry._asdict(), "deterministic": deterministic}
     grad_input_of, grad_weight_of, grad_bias_of = (
         _primitive(
-            device_target, function, _GRADIENT_INPUTS, outputs, geometry, _refuse_second_order
+            device_target, function, _GRADIENT_INPUTS, outputs, attributes, _refuse_second_order
         )
         for function, outputs in _GRADIENTS
     )
@@ -68,7 +69,7 @@ def forward_primitive(device_target: str, geometry: Geometry) -> ops.Custom:
             grad_bias = grad_bias_of(input, offset, mask, weight, grad_output)
         return grad_input, grad_offset, grad_mask, grad_weight, grad_bias
 
-    return _primitive(device_target, *_FORWARD, geometry, bprop)
+    return _primitive(device_target, *_FORWARD, attributes, bprop)
 
 
 # Graph mode takes no variable arguments in a bprop.
@@ -92,7 +93,7 @@ def _primitive(
     function: str,
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
-    geometry: Geometry,
+    attributes: dict[str, object],
     bprop: Callable[..., object],
 ) -> ops.Custom:
     library = find_library(backend_for(device_target).library_target)
@@ -103,7 +104,7 @@ def _primitive(
         registration = registration.output(index, name)
     for dtype in _DTYPES:
         registration = registration.dtype_format(*(dtype,) * (len(inputs) + len(outputs)))
-    for name, value in geometry._asdict().items():
+    for name, value in attributes.items():
         kind = "bool" if isinstance(value, bool) else "listInt"
         value = value if isinstance(value, bool) else list(value)
         registration = registration.attr(name, "required", kind, value=value)

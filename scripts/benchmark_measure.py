@@ -22,7 +22,7 @@ import numpy as np
 import ms_deform
 from benchmark_peers import OURS, SIDES, Call, Side, make_call
 from benchmark_rows import Row
-from ms_deform.builder import TARGETS, find_compiler
+from ms_deform.builder import CPU_INSTRUCTION_SETS, find_compiler
 from ms_deform.library import loaded_isa
 
 # Longer than the idle threads of any side spin, lest they take cycles of the side that follows.
@@ -42,7 +42,7 @@ class FmaPeak:
     """Arithmetic operations per second of the threads, with the instruction set of our kernels."""
 
     def __init__(self, dtype: str, threads: int) -> None:
-        flags = TARGETS["cpu"].instruction_sets[platform.machine()][loaded_isa("cpu")]
+        flags = CPU_INSTRUCTION_SETS[platform.machine()][loaded_isa("cpu")]
         source = Path(__file__).with_name("fma_peak.cc")
         with TemporaryDirectory() as folder:
             library = Path(folder, "fma_peak.so")

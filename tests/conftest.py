@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from ms_deform.backends import BACKENDS
+from ms_deform.library import LibraryError, find_library
 
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 
@@ -35,8 +36,10 @@ def pytest_collection_finish() -> None:
 def device(request: pytest.FixtureRequest) -> str:
     try:
         ms.set_context(device_target=request.param)
-    except (RuntimeError, ValueError) as error:
-        pytest.skip(f"no {request.param} for this MindSpore: {error}")
+        find_library(BACKENDS[request.param].library_target)
+    except (LibraryError, RuntimeError, ValueError) as error:
+        reason, _, _ = str(error).partition(".")
+        pytest.skip(f"MindSpore cannot use a {request.param} here: {reason}")
     return request.param
 
 

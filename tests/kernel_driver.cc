@@ -7,7 +7,7 @@
 //   kernel_driver sweep SEED COUNT
 //     runs random geometries, hostile offsets among them, in every dtype; every output must be
 //     written, and nothing else touched (buffers have exactly the size of their tensors)
-//   kernel_driver solve PROBLEMS ANSWERS
+//   kernel_driver solve PROBLEMS ANSWERS [deterministic]
 //     reads calls from one file and writes their results to another, as bytes: output, grad_input,
 //     grad_offset, grad_mask (a single 0 without mask), grad_weight, grad_bias. A call is a line
 //     DTYPE STRIDE PADDING DILATION INPUT OFFSET MASK WEIGHT BIAS GRAD_OUTPUT, shapes as for infer,
@@ -36,7 +36,8 @@ using ms_deform::AotExtra;
 using ms_deform::Shape;
 
 extern "C" {
-const char* ms_deform_cpu_isa();
+// Of the CPU's library only.
+__attribute__((weak)) const char* ms_deform_cpu_isa();
 Shape MsDeformForwardInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
 std::vector<Shape> MsDeformGradInputInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
 Shape MsDeformGradWeightInferShape(int* ranks, int64_t** shapes, AotExtra* extra);
@@ -54,9 +55,12 @@ class Extra : public AotExtra {
   Shape stride, padding, dilation;
   bool use_mask = true;
   bool use_bias = true;
+  bool deterministic = false;
 
   bool HasAttr(std::string) override { return true; }
-  bool GetAttrBool(std::string name) override { return name == "use_mask" ? use_mask : use_bias; }
+  bool GetAttrBool(std::string name) override {
+    return name == "use_mask" ? use_mask : name == "use_bias" ? use_bias : deterministic;
+  }
   int64_t GetAttrInt(std::string) override { return 0; }
   float GetAttrFloat(std::string) override { return 0; }
   std::string GetAttrStr(std::string) override { return ""; }
@@ -266,7 +270,7 @@ Answer Solve(Problem* problem) {
 }
 
 // False at the end of the file.
-bool SolveNext(std::istream& problems, std::ostream& answers) {
+bool SolveNext(std::istream& problems, bool deterministic, std::ostream& answers) {
   std::string line;
   if (!std::getline(problems, line)) {
     return false;
@@ -283,6 +287,7 @@ bool SolveNext(std::istream& problems, std::ostream& answers) {
   extra.dilation = ParseShape(words[3].c_str());
   extra.use_mask = words[6] != "-";
   extra.use_bias = words[8] != "-";
+  extra.deterministic = deterministic;
   const auto read = [&](const std::string& shape) {
     if (shape == "-") {
       Tensor none({1}, dtype);
@@ -304,10 +309,10 @@ bool SolveNext(std::istream& problems, std::ostream& answers) {
   return true;
 }
 
-int SolveFile(const char* problems_path, const char* answers_path) {
+int SolveFile(const char* problems_path, const char* answers_path, bool deterministic) {
   std::ifstream problems(problems_path, std::ios::binary);
   std::ofstream answers(answers_path, std::ios::binary);
-  while (SolveNext(problems, answers)) {
+  while (SolveNext(problems, deterministic, answers)) {
   }
   answers.close();
   if (!problems.eof() || !answers) {
@@ -424,10 +429,11 @@ int main(int count, char** arguments) {
       }
       return 0;
     }
-    if (count == 4 && std::strcmp(arguments[1], "solve") == 0) {
-      return SolveFile(arguments[2], arguments[3]);
+    const bool deterministic = count == 5 && std::strcmp(arguments[4], "deterministic") == 0;
+    if ((count == 4 || deterministic) && std::strcmp(arguments[1], "solve") == 0) {
+      return SolveFile(arguments[2], arguments[3], deterministic);
     }
-    if (count == 2 && std::strcmp(arguments[1], "isa") == 0) {
+    if (count == 2 && ms_deform_cpu_isa != nullptr && std::strcmp(arguments[1], "isa") == 0) {
       std::cout << ms_deform_cpu_isa() << std::endl;
       return 0;
     }

@@ -46,7 +46,12 @@ class Driver:
         )
 
     def solve(
-        self, problems: Sequence[dict[str, Any]], dtype: str, folder: Path, **environment: str
+        self,
+        problems: Sequence[dict[str, Any]],
+        dtype: str,
+        folder: Path,
+        deterministic: bool = False,
+        **environment: str,
     ) -> list[tuple[np.ndarray, Gradients]]:
         """The outputs and gradients of calls, in float64.
 
@@ -54,9 +59,10 @@ class Driver:
         """
         asked, answered = folder / "problems", folder / "answers"
         asked.write_bytes(b"".join(_described(problem, dtype) for problem in problems))
-        done = self.run("solve", asked, answered, **environment)
+        options = ["deterministic"] if deterministic else []
+        done = self.run("solve", asked, answered, *options, **environment)
         assert done.returncode == 0, done.stderr
-        values = _decoded(answered.read_bytes(), dtype)
+        values = decoded(answered.read_bytes(), dtype)
         answers = []
         for problem in problems:
             answer, values = _answer(problem, values)
@@ -94,7 +100,7 @@ def _described(problem: dict[str, Any], dtype: str) -> bytes:
     arrays = [problem.get(name) for name in _INPUTS]
     shapes = ["-" if array is None else _listed(array.shape) for array in arrays]
     line = " ".join([dtype, *map(_listed, constants), *shapes])
-    data = b"".join(_encoded(array, dtype) for array in arrays if array is not None)
+    data = b"".join(encoded(array, dtype) for array in arrays if array is not None)
     return line.encode() + b"\n" + data
 
 
@@ -118,16 +124,16 @@ def _answer(problem: dict[str, Any], values: np.ndarray) -> tuple[tuple, np.ndar
     return (output, Gradients(input, offset, mask, weight, bias)), values[channels:]
 
 
-def _encoded(array: np.ndarray, dtype: str) -> bytes:
+def encoded(array: np.ndarray, dtype: str) -> bytes:
     if dtype == "bfloat16":
         data = (array.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()
     else:
         data = array.astype(dtype).tobytes()
-    assert np.array_equal(_decoded(data, dtype), array.ravel()), f"not values of {dtype}"
+    assert np.array_equal(decoded(data, dtype), array.ravel()), f"not values of {dtype}"
     return data
 
 
-def _decoded(data: bytes, dtype: str) -> np.ndarray:
+def decoded(data: bytes, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         bits = np.frombuffer(data, np.uint16).astype(np.uint32) << 16
         return bits.view(np.float32).astype(float)

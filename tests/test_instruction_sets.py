@@ -23,7 +23,7 @@ import recorded
 import reference
 from geometries import GRID, Geometry, geometries
 from kernel_driver import CROSS, Driver, build_driver, cross_driver
-from ms_deform.builder import TARGETS
+from ms_deform.builder import CPU_INSTRUCTION_SETS
 from ms_deform.library import find_library
 from operator_under_test import DTYPES, held_in
 from reference import Gradients
@@ -31,7 +31,7 @@ from tolerances import assert_close, assert_gradients_close
 
 MACHINES = {
     machine: isas
-    for machine, isas in TARGETS["cpu"].instruction_sets.items()
+    for machine, isas in CPU_INSTRUCTION_SETS.items()
     if machine == platform.machine() or machine in CROSS
 }
 # More channels than the kernels' blocks hold, and several of their tiles.

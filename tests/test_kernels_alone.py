@@ -11,7 +11,7 @@ import pytest
 
 from invalid_calls import INVALID_SHAPES
 from kernel_driver import Driver, build_driver
-from ms_deform.builder import TARGETS
+from ms_deform.builder import CPU_INSTRUCTION_SETS
 from ms_deform.geometry import TensorInfo, check_geometry
 from networks import call_tensors
 
@@ -30,7 +30,7 @@ def kernel_driver(tmp_path_factory: pytest.TempPathFactory) -> Driver:
     return Driver(build_driver(tmp_path_factory.mktemp("sanitized"), flags=SANITIZERS))
 
 
-@pytest.mark.parametrize("isa", TARGETS["cpu"].instruction_sets[platform.machine()])
+@pytest.mark.parametrize("isa", CPU_INSTRUCTION_SETS[platform.machine()])
 def test_random_and_hostile_calls_are_clean_under_sanitizers(kernel_driver, isa):
     done = replace(kernel_driver, isa=isa).run("sweep", 7, 500)
     if "is not available here" in done.stderr:

@@ -39,6 +39,8 @@ Geometry ReadGradientGeometry(const AotCall& call) {
   return MakeGeometry(ReadShapes(call.ranks, call.shapes), attributes);
 }
 
+bool ReadDeterministic(const AotCall& call) { return call.extra->GetAttrBool("deterministic"); }
+
 DType ReadDType(const AotCall& call, int expected_parameters) {
   if (call.parameter_count != expected_parameters) {
     throw std::invalid_argument(

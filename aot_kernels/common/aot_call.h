@@ -43,6 +43,7 @@ struct AotCall {
 Geometry ReadForwardGeometry(const AotCall& call);
 Geometry ReadGradientGeometry(const AotCall& call);
 DType ReadDType(const AotCall& call, int expected_parameters);
+bool ReadDeterministic(const AotCall& call);
 
 }  // namespace ms_deform
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AOT functions that MindSpore calls on a CPU, and the choice of the instruction set.
+// The CPU backend: the choice of the instruction set, and scratch from Python.
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
 #include "common/aot_call.h"
+#include "common/backend.h"
 #include "common/library_info.h"
 #include "cpu/kernels.h"
 #include "cpu/scratch.h"
@@ -58,16 +59,14 @@ const Kernels& ChosenKernels() {
   return kernels;
 }
 
-Inputs ReadInputs(const AotCall& call) {
-  return {call.parameters[kInput], call.parameters[kOffset], call.parameters[kMask],
-          call.parameters[kWeight]};
-}
-
 }  // namespace
-}  // namespace ms_deform
 
-using ms_deform::AotCall;
-using ms_deform::AotExtra;
+void Run(const ForwardCall& call, void*) { ChosenKernels().forward(call); }
+void Run(const BackwardInputCall& call, void*) { ChosenKernels().backward_input(call); }
+void Run(const BackwardWeightCall& call, void*) { ChosenKernels().backward_weight(call); }
+void Run(const BackwardBiasCall& call, void*) { ChosenKernels().backward_bias(call); }
+
+}  // namespace ms_deform
 
 // The instruction set that the kernels use on this machine, or why there is none.
 MS_DEFORM_EXPORT const char* ms_deform_cpu_isa() {
@@ -82,48 +81,3 @@ MS_DEFORM_EXPORT const char* ms_deform_cpu_isa() {
 MS_DEFORM_EXPORT int64_t ms_deform_cpu_scratch_bytes() { return ms_deform::ScratchBytes(); }
 
 MS_DEFORM_EXPORT void ms_deform_cpu_release_scratch() { ms_deform::ReleaseScratch(); }
-
-MS_DEFORM_EXPORT int MsDeformForward(int parameter_count, void** parameters, int* ranks,
-                                     int64_t** shapes, const char** dtypes, void*, void* extra) {
-  const AotCall call = {parameter_count, parameters, ranks,
-                        shapes,          dtypes,     static_cast<AotExtra*>(extra)};
-  const ms_deform::DType dtype = ReadDType(call, ms_deform::kForwardParameters);
-  ms_deform::ChosenKernels().forward({ReadForwardGeometry(call), dtype, ms_deform::ReadInputs(call),
-                                      parameters[ms_deform::kBias],
-                                      parameters[ms_deform::kOutput]});
-  return 0;
-}
-
-MS_DEFORM_EXPORT int MsDeformGradInput(int parameter_count, void** parameters, int* ranks,
-                                       int64_t** shapes, const char** dtypes, void*, void* extra) {
-  const AotCall call = {parameter_count, parameters, ranks,
-                        shapes,          dtypes,     static_cast<AotExtra*>(extra)};
-  const ms_deform::DType dtype = ReadDType(call, ms_deform::kGradInputParameters);
-  ms_deform::ChosenKernels().backward_input(
-      {ReadGradientGeometry(call), dtype, ms_deform::ReadInputs(call),
-       parameters[ms_deform::kGradOutput], parameters[ms_deform::kGradInput],
-       parameters[ms_deform::kGradOffset], parameters[ms_deform::kGradMask]});
-  return 0;
-}
-
-MS_DEFORM_EXPORT int MsDeformGradWeight(int parameter_count, void** parameters, int* ranks,
-                                        int64_t** shapes, const char** dtypes, void*, void* extra) {
-  const AotCall call = {parameter_count, parameters, ranks,
-                        shapes,          dtypes,     static_cast<AotExtra*>(extra)};
-  const ms_deform::DType dtype = ReadDType(call, ms_deform::kGradWeightParameters);
-  ms_deform::ChosenKernels().backward_weight(
-      {ReadGradientGeometry(call), dtype, ms_deform::ReadInputs(call),
-       parameters[ms_deform::kGradOutput], parameters[ms_deform::kGradWeight]});
-  return 0;
-}
-
-MS_DEFORM_EXPORT int MsDeformGradBias(int parameter_count, void** parameters, int* ranks,
-                                      int64_t** shapes, const char** dtypes, void*, void* extra) {
-  const AotCall call = {parameter_count, parameters, ranks,
-                        shapes,          dtypes,     static_cast<AotExtra*>(extra)};
-  const ms_deform::DType dtype = ReadDType(call, ms_deform::kGradBiasParameters);
-  ms_deform::ChosenKernels().backward_bias({ReadGradientGeometry(call), dtype,
-                                            parameters[ms_deform::kGradOutput],
-                                            parameters[ms_deform::kGradBias]});
-  return 0;
-}

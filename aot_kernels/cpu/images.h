@@ -1,23 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Slabs: the channels of one block of one image, channels last and with a border of zeros, so that
-// the four corners of any sample are at one distance from each other and need no check.
+// Slabs (common/slab.h) of the channels of one block of one image: one for each slice of the block.
 #ifndef MS_DEFORM_CPU_IMAGES_H_
 #define MS_DEFORM_CPU_IMAGES_H_
 
+#include "common/slab.h"
 #include "cpu/blocks.h"
 #include "cpu/layout.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
-
-// A slab has, for each slice of its block, pixels in rows of SlabWidth: a row and a column of zeros
-// before the image, two rows after it. The column also serves as the right border of the row
-// before. With the second row a sample outside, at (height, -1), reads zeros only.
-static inline int64_t SlabWidth(const Geometry& g) { return g.in_width + 1; }
-static inline int64_t SlabPixels(const Geometry& g) { return (g.in_height + 3) * SlabWidth(g); }
-static inline int64_t SlabPixel(const Geometry& g, int64_t y, int64_t x) {
-  return (y + 1) * SlabWidth(g) + x + 1;
-}
 
 // Lanes of the vectors that make up a pitch.
 template <typename Real>

@@ -4,51 +4,9 @@
 #ifndef MS_DEFORM_CPU_KERNELS_H_
 #define MS_DEFORM_CPU_KERNELS_H_
 
-#include "common/dtype.h"
-#include "common/geometry.h"
+#include "common/calls.h"
 
 namespace ms_deform {
-
-// A contiguous tensor of the call's dtype.
-struct Inputs {
-  const void* input;   // [N, C_in, H, W]
-  const void* offset;  // [N, 2 * offset_groups * taps, H_out, W_out]: y, x of each tap
-  const void* mask;    // [N, offset_groups * taps, H_out, W_out], read if geometry.use_mask
-  const void* weight;  // [C_out, C_in / groups, kh, kw]
-};
-
-struct ForwardCall {
-  Geometry geometry;
-  DType dtype;
-  Inputs inputs;
-  const void* bias;  // [C_out], read if geometry.use_bias
-  void* output;      // [N, C_out, H_out, W_out]
-};
-
-struct BackwardInputCall {
-  Geometry geometry;
-  DType dtype;
-  Inputs inputs;
-  const void* grad_output;  // [N, C_out, H_out, W_out]
-  void* grad_input;         // as input
-  void* grad_offset;        // as offset
-  void* grad_mask;          // as mask; a single 0 if not geometry.use_mask
-};
-
-struct BackwardWeightCall {
-  Geometry geometry;
-  DType dtype;
-  Inputs inputs;
-  const void* grad_output;  // [N, C_out, H_out, W_out]
-  void* grad_weight;        // as weight
-};
-
-struct BackwardBiasCall {
-  Geometry geometry;
-  DType dtype;
-  const void* grad_output;  // [N, C_out, H_out, W_out]
-  void* grad_bias;          // [C_out]
-};
 
 struct Kernels {
   const char* isa;

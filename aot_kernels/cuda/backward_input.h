@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gradients of input, offset and mask.
+//
+//   grad_column[p, r, c] = sum over outputs o of weight[o, r, c] * grad_output[o, p]
+//   grad_mask[p, r]      = sum over channels c of grad_column * sample
+//   grad_offset[p, r]    = sum over channels c of grad_column * mask * slope of the sample
+//   grad_input[corner]  += grad_column * mask * corner's weight
+//
+// A block takes one tap of one offset group and kColumns pixels, so that it has all the channels of
+// their offset and mask. It multiplies kRows channels at a time, and then reads their samples' four
+// corners once for everything.
+//
+// Device memory beside the tensors: the packed weights and, for a pass of images, their slabs in
+// the input's dtype and slabs of sums (float; double for float64; one or two 64-bit integers if the
+// result must not depend on the order).
+#ifndef MS_DEFORM_CUDA_BACKWARD_INPUT_H_
+#define MS_DEFORM_CUDA_BACKWARD_INPUT_H_
+
+#include "cuda/forward.h"
+#include "cuda/sums.h"
+
+namespace ms_deform {
+namespace cuda {
+
+// [group, tap, channel of the group, output of the group up to whole steps]
+template <typename T>
+struct BackwardPack {
+  Geometry g;
+  int64_t width;    // outputs, in whole steps
+  const T* weight;  // [C_out, C_in / groups, taps]
+  T* packed;
+};
+
+template <typename T>
+static inline int64_t PackedOutputs(const Geometry& g) {
+  return CeilDivide(g.group_out_channels, kStep<T>) * kStep<T>;
+}
+
+template <typename T>
+MS_DEFORM_KERNEL(kElementThreads, 1)
+PackBackwardWeightsKernel(BackwardPack<T> pack) {
+  const Geometry& g = pack.g;
+  const int64_t count = g.in_channels * g.taps * pack.width;
+  MS_DEFORM_FOR_WORK(work, CeilDivide(count, kElementThreads)) {
+    const int64_t index = work * kElementThreads + threadIdx.x;
+    if (index < count) {
+      const int64_t output = index % pack.width;
+      const int64_t channel = index / pack.width % g.group_in_channels;
+      const int64_t tap = index / pack.width / g.group_in_channels % g.taps;
+      const int64_t group = index / pack.width / g.group_in_channels / g.taps;
+      T value = T();
+      if (output < g.group_out_channels) {
+        const int64_t row = group * g.group_out_channels + output;
+        value = pack.weight[(row * g.group_in_channels + channel) * g.taps + tap];
+      }
+      pack.packed[index] = value;
+    }
+  }
+}
+
+template <typename T, typename Sums>
+struct BackwardInputArguments {
+  Geometry g;
+  Segments segments;
+  Sampling<T> sampling;
+  int64_t first_image;  // of the pass
+  int64_t images;
+  bool aligned;          // rows of grad_output
+  const T* slabs;        // [image of the pass, slab pixel, C_in]
+  const T* packed;       // weights
+  const T* grad_output;  // [N, C_out, H_out, W_out]
+  Sums sums;
+  typename Sums::Element* grad_slabs;  // as slabs
+  T* grad_offset;                      // as offset
+  T* grad_mask;                        // as mask, nullptr without one
+};
+
+// What the gradients of a sample's point and mask add up to, in one lane.
+template <typename Real>
+struct PointSums {
+  Real y;
+  Real x;
+  Real mask;
+};
+
+// Rows of pixels in shared memory: a vector of floats longer than their data.
+template <int kRows>
+constexpr int kColumnsPitch = kRows + 4;
+
+template <typename T, int kRows>
+struct BackwardInputShared {
+  PlanEntry<Sum<T>> plan[kColumns];
+  union alignas(128) {
+    Stage<T, kRows, Order::kByColumn> stages[2];
+    Sum<T> grad_columns[kColumns * kColumnsPitch<kRows>];  // [pixel, channel]
+  };
+};
+
+struct BackwardInputTile {
+  int64_t image;  // of the batch
+  int32_t offset_group;
+  int32_t tap;
+  int32_t pixel;
+};
+
+MS_DEFORM_DEVICE BackwardInputTile FindBackwardInputTile(const Geometry& g, int64_t first_image,
+                                                         int64_t work) {
+  const int64_t pixel_tiles = PixelTiles(g);
+  const int64_t row = work % (g.offset_groups * g.taps);
+  const int64_t tile = work / (g.offset_groups * g.taps);
+  return {first_image + tile / pixel_tiles, static_cast<int32_t>(row / g.taps),
+          static_cast<int32_t>(row % g.taps), static_cast<int32_t>(tile % pixel_tiles * kColumns)};
+}
+
+// Loads a step: kRows channels of the packed weights, and grad_output of all pixels.
+template <typename T, int kRows>
+class BackwardInputLoader {
+ public:
+  __device__ BackwardInputLoader(const Matrix<T>& weights, const Matrix<T>& grad_output,
+                                 int64_t first_channel, int32_t first_pixel)
+      : weights_(weights),
+        grad_output_(grad_output),
+        first_channel_(first_channel),
+        first_pixel_(first_pixel) {}
+
+  __device__ void Fetch(int step) {
+    weight_loader_.Fetch(weights_, first_channel_, int64_t{step} * kStep<T>);
+    grad_loader_.Fetch(grad_output_, int64_t{step} * kStep<T>, first_pixel_);
+  }
+
+  __device__ void Place(Stage<T, kRows, Order::kByColumn>* stage) const {
+    weight_loader_.Place(stage->a, kStepPitch<T>);
+    grad_loader_.Place(stage->b, kColumnPitch<T>);
+  }
+
+ private:
+  Matrix<T> weights_;
+  Matrix<T> grad_output_;
+  int64_t first_channel_;
+  int32_t first_pixel_;
+  TileLoader<T, kRows, kStep<T>, kThreads<kRows>> weight_loader_;
+  TileLoader<T, kStep<T>, kColumns, kThreads<kRows>> grad_loader_;
+};
+
+// One block's work once the gradient of some columns is known: lanes share a pixel's channels.
+template <typename T, int kRows, int kLanes, typename Sums>
+class ColumnGradients {
+ public:
+  using Real = Sum<T>;
+
+  __device__ ColumnGradients(const BackwardInputArguments<T, Sums>& arguments,
+                             const BackwardInputTile& tile, const PlanEntry<Real>* plan)
+      : arguments_(arguments), tile_(tile), plan_(plan) {
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      point_[pass] = {Real(0), Real(0), Real(0)};
+    }
+  }
+
+  // grad_columns: [pixel, channel] of `channels` channels of the input from `channel` on.
+  __device__ void Add(const Real* grad_columns, int64_t channel, int channels) {
+    const Geometry& g = arguments_.g;
+    const int64_t image = (tile_.image - arguments_.first_image) * SlabPixels(g);
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const PlanEntry<Real> entry = plan_[Pixel(pass)];
+      const int64_t pixel = image + (entry.pixel < 0 ? ~entry.pixel : entry.pixel);
+      for (int at = OwnLane() * kLanes; at < channels; at += kLanesOfPixel * kLanes) {
+        AddPack(entry, grad_columns + Pixel(pass) * kColumnsPitch<kRows> + at,
+                pixel * g.in_channels + channel + at, &point_[pass]);
+      }
+    }
+  }
+
+  __device__ void Store() {
+    const Geometry& g = arguments_.g;
+#pragma unroll
+    for (int pass = 0; pass < kPasses; ++pass) {
+      PointSums<Real> point = point_[pass];
+#pragma unroll
+      for (int distance = kLanesOfPixel / 2; distance > 0; distance /= 2) {
+        point.y += __shfl_xor_sync(0xffffffffu, point.y, distance);
+        point.x += __shfl_xor_sync(0xffffffffu, point.x, distance);
+        point.mask += __shfl_xor_sync(0xffffffffu, point.mask, distance);
+      }
+      const int64_t pixel = tile_.pixel + Pixel(pass);
+      if (OwnLane() == 0 && pixel < g.out_pixels) {
+        const int64_t row =
+            (tile_.image * g.offset_groups + tile_.offset_group) * g.taps + tile_.tap;
+        StoreOnDevice(point.y, arguments_.grad_offset + 2 * row * g.out_pixels + pixel);
+        StoreOnDevice(point.x, arguments_.grad_offset + (2 * row + 1) * g.out_pixels + pixel);
+        if (arguments_.grad_mask != nullptr) {
+          StoreOnDevice(point.mask, arguments_.grad_mask + row * g.out_pixels + pixel);
+        }
+      }
+    }
+  }
+
+ private:
+  static constexpr int kLanesOfPixel = kRows / kLanes < kWarp ? kRows / kLanes : kWarp;
+  static constexpr int kPixelsOfPass = kThreads<kRows> / kLanesOfPixel;
+  static constexpr int kPasses = kColumns / kPixelsOfPass;
+  static_assert(kPasses * kPixelsOfPass == kColumns, "every pixel has its lanes");
+
+  static __device__ int OwnLane() { return threadIdx.x % kLanesOfPixel; }
+  static __device__ int Pixel(int pass) {
+    return pass * kPixelsOfPass + static_cast<int>(threadIdx.x) / kLanesOfPixel;
+  }
+
+  // index: of the top left corner's channels, in the slabs.
+  __device__ void AddPack(const PlanEntry<Real>& entry, const Real* grad_column, int64_t index,
+                          PointSums<Real>* point) const {
+    const Geometry& g = arguments_.g;
+    const CornerPacks<T, kLanes> corners = LoadCorners<kLanes>(g, arguments_.slabs + index);
+    const bool inside = entry.pixel >= 0;
+    Real weights[kCorners];
+    CornerWeights(entry.fraction_y, entry.fraction_x, weights);
+    Real grads[kLanes];
+#pragma unroll
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const Real grad = grad_column[lane];
+      Real values[kCorners];
+      Real value = Real(0);
+#pragma unroll
+      for (int i = 0; i < kCorners; ++i) {
+        values[i] = LoadOnDevice(corners.corner[i].values[lane]);
+        value += weights[i] * values[i];
+      }
+      Real slope_y;
+      Real slope_x;
+      SampleSlopes(entry.fraction_y, entry.fraction_x, values, &slope_y, &slope_x);
+      grads[lane] = grad * entry.mask;
+      point->y += grads[lane] * slope_y;
+      point->x += grads[lane] * slope_x;
+      point->mask += inside ? grad * value : Real(0);
+    }
+    // A NaN point has a value, NaN, and no pixels.
+    if (inside && entry.pixel != OutsidePixel(g)) {
+      const int64_t row = SlabWidth(g) * g.in_channels;
+      const int64_t distances[kCorners] = {0, g.in_channels, row, row + g.in_channels};
+#pragma unroll
+      for (int i = 0; i < kCorners; ++i) {
+        Real terms[kLanes];
+#pragma unroll
+        for (int lane = 0; lane < kLanes; ++lane) {
+          terms[lane] = grads[lane] * weights[i];
+        }
+        arguments_.sums.template Add<kLanes>(arguments_.grad_slabs, index + distances[i], terms);
+      }
+    }
+  }
+
+  const BackwardInputArguments<T, Sums>& arguments_;
+  const BackwardInputTile& tile_;
+  const PlanEntry<Real>* plan_;
+  PointSums<Real> point_[kPasses];
+};
+
+template <typename T, int kRows, int kLanes, typename Sums>
+MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows, kLanes>))
+BackwardInputKernel(BackwardInputArguments<T, Sums> arguments) {
+  auto& shared = SharedMemory<BackwardInputShared<T, kRows>>();
+  const Geometry& g = arguments.g;
+  const Segments& segments = arguments.segments;
+  const int64_t width = CeilDivide(g.group_out_channels, kStep<T>) * kStep<T>;
+  const int64_t count = arguments.images * PixelTiles(g) * g.offset_groups * g.taps;
+  MS_DEFORM_FOR_WORK(work, count) {
+    const BackwardInputTile tile = FindBackwardInputTile(g, arguments.first_image, work);
+    if (threadIdx.x < kColumns) {
+      shared.plan[threadIdx.x] =
+          MakePlanEntry(g, arguments.sampling, {tile.image, tile.offset_group, tile.tap},
+                        tile.pixel + static_cast<int32_t>(threadIdx.x));
+    }
+    __syncthreads();
+    ColumnGradients<T, kRows, kLanes, Sums> gradients(arguments, tile, shared.plan);
+    for (int32_t segment = 0; segment < segments.of_offset_group; ++segment) {
+      const int64_t channel =
+          tile.offset_group * g.offset_group_channels + int64_t{segment} * segments.channels;
+      const int64_t group = channel / g.group_in_channels;
+      const int64_t packed_row =
+          (group * g.taps + tile.tap) * g.group_in_channels + channel % g.group_in_channels;
+      const Matrix<T> weights = {arguments.packed + packed_row * width, width, segments.channels,
+                                 width, true};
+      const int64_t first_output = tile.image * g.out_channels + group * g.group_out_channels;
+      const Matrix<T> grad_output = {arguments.grad_output + first_output * g.out_pixels,
+                                     g.out_pixels, g.group_out_channels, g.out_pixels,
+                                     arguments.aligned};
+      for (int32_t first = 0; first < segments.channels; first += kRows) {
+        const int32_t left = segments.channels - first;
+        WarpProduct<T, Order::kByColumn> product;
+        product.Clear();
+        BackwardInputLoader<T, kRows> loader(weights, grad_output, first, tile.pixel);
+        MultiplySteps<T, kRows, Order::kByColumn>(static_cast<int>(width / kStep<T>), &loader,
+                                                  shared.stages, &product);
+        product.template Store<true>(
+            shared.grad_columns + FirstColumnOfWarp() * kColumnsPitch<kRows> + FirstRowOfWarp(),
+            kColumnsPitch<kRows>);
+        __syncthreads();
+        gradients.Add(shared.grad_columns, channel + first, left < kRows ? left : kRows);
+        __syncthreads();
+      }
+    }
+    gradients.Store();
+  }
+}
+
+template <typename T, int kRows, int kLanes, typename Sums>
+static void LaunchBackwardInput(const BackwardInputArguments<T, Sums>& arguments,
+                                cudaStream_t stream) {
+  const Geometry& g = arguments.g;
+  LaunchBlocks(BackwardInputKernel<T, kRows, kLanes, Sums>,
+               arguments.images * PixelTiles(g) * g.offset_groups * g.taps, kThreads<kRows>,
+               sizeof(BackwardInputShared<T, kRows>), stream, arguments,
+               "gradients of input, offset and mask");
+}
+
+template <typename T, typename Sums>
+static void RunBackwardInputWith(const BackwardInputCall& call, const Sums& sums, int64_t sum_bytes,
+                                 cudaStream_t stream) {
+  const Geometry& g = call.geometry;
+  const Segments segments = MakeSegments(g);
+  const int64_t packed_size = g.in_channels * g.taps * PackedOutputs<T>(g);
+  const int64_t slab_size = SlabPixels(g) * g.in_channels;
+  const int64_t images =
+      ImagesOfPass(g.batch, slab_size * (static_cast<int64_t>(sizeof(T)) + sum_bytes));
+  const Scratch packed(stream, packed_size * static_cast<int64_t>(sizeof(T)));
+  const Scratch slabs(stream, images * slab_size * static_cast<int64_t>(sizeof(T)));
+  const Scratch grad_slabs(stream, images * slab_size * sum_bytes);
+  LaunchBlocks(PackBackwardWeightsKernel<T>, CeilDivide(packed_size, kElementThreads),
+               kElementThreads, 0, stream,
+               BackwardPack<T>{g, PackedOutputs<T>(g), static_cast<const T*>(call.inputs.weight),
+                               packed.As<T>()},
+               "packing the weights");
+  BackwardInputArguments<T, Sums> arguments = {
+      g,
+      segments,
+      SamplingOf<T>(g, call.inputs),
+      0,
+      0,
+      g.out_pixels % kVector<T> == 0 && reinterpret_cast<uintptr_t>(call.grad_output) % 16 == 0,
+      slabs.As<T>(),
+      packed.As<T>(),
+      static_cast<const T*>(call.grad_output),
+      sums,
+      grad_slabs.As<typename Sums::Element>(),
+      static_cast<T*>(call.grad_offset),
+      g.use_mask ? static_cast<T*>(call.grad_mask) : nullptr};
+  for (int64_t first = 0; first < g.batch; first += images) {
+    const int64_t first_element = first * g.in_channels * g.in_pixels;
+    arguments.first_image = first;
+    arguments.images = images < g.batch - first ? images : g.batch - first;
+    FillSlabs(g, static_cast<const T*>(call.inputs.input) + first_element, arguments.images,
+              slabs.As<T>(), stream);
+    FillZeros(arguments.grad_slabs, arguments.images * slab_size * sum_bytes, stream);
+    if (segments.channels % kVector<T> != 0) {
+      LaunchBackwardInput<T, 64, 1>(arguments, stream);
+    } else if (segments.channels > 64) {
+      LaunchBackwardInput<T, 128, kVector<T>>(arguments, stream);
+    } else {
+      LaunchBackwardInput<T, 64, kVector<T>>(arguments, stream);
+    }
+    StoreSums(g, sums, arguments.grad_slabs, arguments.images,
+              static_cast<T*>(call.grad_input) + first_element, stream);
+  }
+}
+
+template <typename T>
+static void RunBackwardInput(const BackwardInputCall& call, cudaStream_t stream) {
+  const Geometry& g = call.geometry;
+  if (!g.use_mask) {
+    FillZeros(call.grad_mask, sizeof(T), stream);
+  }
+  if (!call.deterministic) {
+    RunBackwardInputWith<T>(call, AtomicSums<T>(), sizeof(Sum<T>), stream);
+    return;
+  }
+  const Scratch scratch(stream, sizeof(Exponents));
+  auto* exponents = scratch.As<Exponents>();
+  FillZeros(exponents, sizeof(Exponents), stream);
+  FindExponentOf<T>(call.grad_output, g.batch * g.out_channels * g.out_pixels,
+                    &exponents->grad_output, stream);
+  if (g.use_mask) {
+    FindExponentOf<T>(call.inputs.mask, g.batch * g.offset_groups * g.taps * g.out_pixels,
+                      &exponents->mask, stream);
+  }
+  FindExponentOf<T>(call.inputs.weight, g.out_channels * g.group_in_channels * g.taps,
+                    &exponents->weight, stream);
+  const int of_ones = kExponentBias + 1;
+  const FixedPointSums<T> sums = {exponents, CeilLog2(g.group_out_channels) + CeilLog2(g.taps) +
+                                                 CeilLog2(g.out_pixels) +
+                                                 (g.use_mask ? 0 : of_ones)};
+  RunBackwardInputWith<T>(
+      call, sums, FixedPointSums<T>::kIntegers * static_cast<int64_t>(sizeof(uint64_t)), stream);
+}
+
+}  // namespace cuda
+}  // namespace ms_deform
+
+#endif  // MS_DEFORM_CUDA_BACKWARD_INPUT_H_

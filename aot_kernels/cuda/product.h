@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+// The product that all kernels are made of: a block multiplies a tile of A [kRows, steps] by a tile
+// of B [steps, kColumns] and keeps the sums in registers. A and B pass through shared memory a step
+// at a time; while one step is multiplied, the loads of the next are in flight.
+//
+// Each warp owns 32 x 32 sums. The halves go through the matrix unit with sums in float; float and
+// double use plain multiply-adds, so that float32 is true float32.
+#ifndef MS_DEFORM_CUDA_PRODUCT_H_
+#define MS_DEFORM_CUDA_PRODUCT_H_
+
+#include <type_traits>
+
+#include "cuda/plan.h"
+
+namespace ms_deform {
+namespace cuda {
+
+constexpr int kWarp = 32;
+constexpr int kWarpTile = 32;            // rows and columns of a warp's sums
+constexpr int kColumns = 2 * kWarpTile;  // of a block's tile; pixels, but for the weight's gradient
+
+// Two warps side by side.
+template <int kRows>
+constexpr int kThreads = 2 * kRows;
+
+// Blocks of a product that are to run on a multiprocessor at a time, and so the registers that a
+// thread may have: 12 to 16 warps hide the latency of the corners. Sums in double, and corners that
+// are loaded one by one, take too many registers for more than 8.
+template <typename T, int kRows, int kLanes>
+constexpr int kBlocks = sizeof(T) == 8 || kLanes == 1 ? 256 / kThreads<kRows>
+                        : kRows == 64                 ? 3
+                                                      : 512 / kThreads<kRows>;
+
+// A vector is one 16-byte access. A step is four of them: enough work between two barriers, and two
+// stages of two tiles stay below the 48 KB of shared memory that every GPU gives beside the plan.
+template <typename T>
+constexpr int kVector = 16 / sizeof(T);
+template <typename T>
+constexpr int kStep = 4 * kVector<T>;
+
+// Rows of A and B in shared memory are a vector longer than their data: eight consecutive rows then
+// meet different banks.
+template <typename T>
+constexpr int kStepPitch = kStep<T> + kVector<T>;
+template <typename T>
+constexpr int kColumnPitch = kColumns + kVector<T>;
+
+// Which index of B is contiguous in shared memory.
+enum class Order { kByStep, kByColumn };
+
+template <typename T, int kRows, Order kOrder>
+struct alignas(128) Stage {
+  T a[kRows * kStepPitch<T>];  // [row, step]
+  // [column, step] or [step, column]
+  T b[kOrder == Order::kByStep ? kColumns * kStepPitch<T> : kStep<T> * kColumnPitch<T>];
+};
+
+// Sums of a warp by multiply-adds: a lane owns rows lane % 8 + 8 i and 8 columns in a row. The
+// lanes of a quarter warp so read 8 different rows of A, and one address of B.
+template <typename T, Order kOrder>
+class LaneProduct {
+ public:
+  using Real = Sum<T>;
+
+  __device__ void Clear() {
+#pragma unroll
+    for (int i = 0; i < kOwnRows; ++i) {
+#pragma unroll
+      for (int j = 0; j < kOwnColumns; ++j) {
+        sums_[i][j] = Real(0);
+      }
+    }
+  }
+
+  // a: the warp's first row; b: the warp's first column.
+  __device__ void Add(const T* a, const T* b) {
+    const T* own_a = a + FirstRow() * kStepPitch<T>;
+    const T* own_b = b + FirstColumn() * (kOrder == Order::kByStep ? kStepPitch<T> : 1);
+#pragma unroll
+    for (int step = 0; step < kStep<T>; step += kVector<T>) {
+      Pack<T, kVector<T>> left[kOwnRows];
+#pragma unroll
+      for (int i = 0; i < kOwnRows; ++i) {
+        left[i] = LoadPack<kVector<T>>(own_a + 8 * i * kStepPitch<T> + step);
+      }
+      if (kOrder == Order::kByStep) {
+        AddByStep(left, own_b + step);
+      } else {
+        AddByColumn(left, own_b + step * kColumnPitch<T>);
+      }
+    }
+  }
+
+  // Writes the warp's sums as [row, column], or as [column, row] if transposed.
+  template <bool kTransposed>
+  __device__ void Store(Real* to, int pitch) const {
+#pragma unroll
+    for (int i = 0; i < kOwnRows; ++i) {
+#pragma unroll
+      for (int j = 0; j < kOwnColumns; ++j) {
+        const int row = FirstRow() + 8 * i;
+        const int column = FirstColumn() + j;
+        to[kTransposed ? column * pitch + row : row * pitch + column] = sums_[i][j];
+      }
+    }
+  }
+
+ private:
+  static constexpr int kOwnRows = 4;
+  static constexpr int kOwnColumns = 8;
+  static_assert(kOwnRows * kOwnColumns * kWarp == kWarpTile * kWarpTile, "every sum has an owner");
+
+  template <int kLanes>
+  static __device__ Pack<T, kLanes> LoadPack(const T* from) {
+    return *reinterpret_cast<const Pack<T, kLanes>*>(from);
+  }
+
+  static __device__ int FirstRow() { return threadIdx.x % 8; }
+  static __device__ int FirstColumn() { return threadIdx.x % kWarp / 8 * kOwnColumns; }
+
+  __device__ void AddByStep(const Pack<T, kVector<T>>* left, const T* b) {
+#pragma unroll
+    for (int j = 0; j < kOwnColumns; ++j) {
+      const Pack<T, kVector<T>> right = LoadPack<kVector<T>>(b + j * kStepPitch<T>);
+#pragma unroll
+      for (int k = 0; k < kVector<T>; ++k) {
+#pragma unroll
+        for (int i = 0; i < kOwnRows; ++i) {
+          sums_[i][j] += LoadOnDevice(left[i].values[k]) * LoadOnDevice(right.values[k]);
+        }
+      }
+    }
+  }
+
+  __device__ void AddByColumn(const Pack<T, kVector<T>>* left, const T* b) {
+#pragma unroll
+    for (int k = 0; k < kVector<T>; ++k) {
+#pragma unroll
+      for (int j = 0; j < kOwnColumns; j += kPart) {
+        const Pack<T, kPart> right = LoadPack<kPart>(b + k * kColumnPitch<T> + j);
+#pragma unroll
+        for (int part = 0; part < kPart; ++part) {
+#pragma unroll
+          for (int i = 0; i < kOwnRows; ++i) {
+            sums_[i][j + part] +=
+                LoadOnDevice(left[i].values[k]) * LoadOnDevice(right.values[part]);
+          }
+        }
+      }
+    }
+  }
+
+  static constexpr int kPart = kVector<T> < kOwnColumns ? kVector<T> : kOwnColumns;
+
+  Real sums_[kOwnRows][kOwnColumns];
+};
+
+template <typename T>
+struct MatrixUnitType {
+  using Type = void;
+};
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 700
+template <>
+struct MatrixUnitType<Float16> {
+  using Type = __half;
+};
+#endif
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+template <>
+struct MatrixUnitType<BFloat16> {
+  using Type = __nv_bfloat16;
+};
+#endif
+
+// Sums of a warp by the matrix unit, 16 x 16 x 16 at a time.
+template <typename T, Order kOrder>
+class MatrixUnitProduct {
+ public:
+  using Real = float;
+
+  __device__ void Clear() {
+#pragma unroll
+    for (int i = 0; i < kUnits * kUnits; ++i) {
+      nvcuda::wmma::fill_fragment(sums_[i / kUnits][i % kUnits], 0.0f);
+    }
+  }
+
+  __device__ void Add(const T* a, const T* b) {
+#pragma unroll
+    for (int step = 0; step < kStep<T>; step += kUnit) {
+      FragmentA left[kUnits];
+      FragmentB right[kUnits];
+#pragma unroll
+      for (int i = 0; i < kUnits; ++i) {
+        const T* from_b = kOrder == Order::kByStep ? b + i * kUnit * kStepPitch<T> + step
+                                                   : b + step * kColumnPitch<T> + i * kUnit;
+        nvcuda::wmma::load_matrix_sync(left[i], Native(a + i * kUnit * kStepPitch<T> + step),
+                                       kStepPitch<T>);
+        nvcuda::wmma::load_matrix_sync(right[i], Native(from_b),
+                                       kOrder == Order::kByStep ? kStepPitch<T> : kColumnPitch<T>);
+      }
+#pragma unroll
+      for (int i = 0; i < kUnits; ++i) {
+#pragma unroll
+        for (int j = 0; j < kUnits; ++j) {
+          nvcuda::wmma::mma_sync(sums_[i][j], left[i], right[j], sums_[i][j]);
+        }
+      }
+    }
+  }
+
+  template <bool kTransposed>
+  __device__ void Store(float* to, int pitch) const {
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) {
+#pragma unroll
+      for (int j = 0; j < kUnits; ++j) {
+        const int row = i * kUnit;
+        const int column = j * kUnit;
+        nvcuda::wmma::store_matrix_sync(
+            to + (kTransposed ? column * pitch + row : row * pitch + column), sums_[i][j], pitch,
+            kTransposed ? nvcuda::wmma::mem_col_major : nvcuda::wmma::mem_row_major);
+      }
+    }
+  }
+
+ private:
+  static constexpr int kUnit = 16;
+  static constexpr int kUnits = kWarpTile / kUnit;
+  using Element = typename MatrixUnitType<T>::Type;
+  using OrderOfB = typename std::conditional<kOrder == Order::kByStep, nvcuda::wmma::col_major,
+                                             nvcuda::wmma::row_major>::type;
+  using FragmentA = nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, kUnit, kUnit, kUnit, Element,
+                                           nvcuda::wmma::row_major>;
+  using FragmentB =
+      nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, kUnit, kUnit, kUnit, Element, OrderOfB>;
+  using FragmentOfSums =
+      nvcuda::wmma::fragment<nvcuda::wmma::accumulator, kUnit, kUnit, kUnit, float>;
+
+  static __device__ const Element* Native(const T* from) {
+    return reinterpret_cast<const Element*>(from);
+  }
+
+  FragmentOfSums sums_[kUnits][kUnits];
+};
+
+template <typename T, Order kOrder>
+using WarpProduct =
+    typename std::conditional<std::is_void<typename MatrixUnitType<T>::Type>::value,
+                              LaneProduct<T, kOrder>, MatrixUnitProduct<T, kOrder>>::type;
+
+MS_DEFORM_DEVICE int WarpIndex() { return threadIdx.x / kWarp; }
+MS_DEFORM_DEVICE int FirstRowOfWarp() { return WarpIndex() / 2 * kWarpTile; }
+MS_DEFORM_DEVICE int FirstColumnOfWarp() { return WarpIndex() % 2 * kWarpTile; }
+
+// Adds `steps` steps to the product. The loader has Fetch(step), which starts the loads of the
+// thread's share into registers, and Place(stage), which finishes them and writes to shared memory.
+// Starts after a barrier and ends with one.
+template <typename T, int kRows, Order kOrder, typename Loader>
+MS_DEFORM_DEVICE void MultiplySteps(int steps, Loader* loader, Stage<T, kRows, kOrder>* stages,
+                                    WarpProduct<T, kOrder>* product) {
+  if (steps == 0) {
+    return;
+  }
+  loader->Fetch(0);
+  loader->Place(&stages[0]);
+  __syncthreads();
+  for (int step = 0; step < steps; ++step) {
+    const Stage<T, kRows, kOrder>& stage = stages[step % 2];
+    if (step + 1 < steps) {
+      loader->Fetch(step + 1);
+    }
+    product->Add(stage.a + FirstRowOfWarp() * kStepPitch<T>,
+                 stage.b + FirstColumnOfWarp() * (kOrder == Order::kByStep ? kStepPitch<T> : 1));
+    if (step + 1 < steps) {
+      loader->Place(&stages[(step + 1) % 2]);
+    }
+    __syncthreads();
+  }
+}
+
+// What a warp's sums pass through to the lanes: rows a vector of floats longer than their data.
+constexpr int kStagingPitch = kWarpTile + 4;
+template <typename Real>
+struct alignas(128) Staging {
+  Real sums[kWarpTile * kStagingPitch];
+};
+
+// Calls visit(row, column, sum) for the sums of the warp's rows below `rows`, a row of the tile at
+// a time, so that the lanes meet neighbouring columns.
+template <typename Product, typename Visit>
+MS_DEFORM_DEVICE void VisitSums(const Product& product, int rows,
+                                Staging<typename Product::Real>* stagings, const Visit& visit) {
+  typename Product::Real* sums = stagings[WarpIndex()].sums;
+  product.template Store<false>(sums, kStagingPitch);
+  __syncwarp();
+  const int lane = threadIdx.x % kWarp;
+  const int first = FirstRowOfWarp();
+  for (int row = 0; row < kWarpTile && first + row < rows; ++row) {
+    visit(first + row, FirstColumnOfWarp() + lane, sums[row * kStagingPitch + lane]);
+  }
+}
+
+// The first kVector elements from `from` on, and zeros from `count` on. `aligned`: `from` is
+// 16-byte aligned.
+template <typename T>
+MS_DEFORM_DEVICE Pack<T, kVector<T>> LoadVector(const T* from, int64_t count, bool aligned) {
+  if (aligned && count >= kVector<T>) {
+    return *reinterpret_cast<const Pack<T, kVector<T>>*>(from);
+  }
+  Pack<T, kVector<T>> pack = {};
+#pragma unroll
+  for (int i = 0; i < kVector<T>; ++i) {
+    if (i < count) {
+      pack.values[i] = from[i];
+    }
+  }
+  return pack;
+}
+
+// Rows of a matrix in device memory.
+template <typename T>
+struct Matrix {
+  const T* data;
+  int64_t pitch;  // between rows
+  int64_t rows;
+  int64_t columns;
+  bool aligned;  // every row is 16-byte aligned
+};
+
+// The threads' shares of a tile [kTileRows, kTileColumns] of a matrix, kept in registers between
+// Fetch and Place; what lies beyond the matrix is 0.
+template <typename T, int kTileRows, int kTileColumns, int kBlockThreads>
+class TileLoader {
+ public:
+  __device__ void Fetch(const Matrix<T>& matrix, int64_t first_row, int64_t first_column) {
+#pragma unroll
+    for (int i = 0; i < kShare; ++i) {
+      const int64_t row = first_row + Row(i);
+      const int64_t column = first_column + Column(i);
+      const int64_t count = row < matrix.rows ? matrix.columns - column : 0;
+      packs_[i] = LoadVector(matrix.data + row * matrix.pitch + column, count, matrix.aligned);
+    }
+  }
+
+  __device__ void Place(T* to, int pitch) const {
+#pragma unroll
+    for (int i = 0; i < kShare; ++i) {
+      *reinterpret_cast<Pack<T, kVector<T>>*>(to + Row(i) * pitch + Column(i)) = packs_[i];
+    }
+  }
+
+ private:
+  static constexpr int kVectorsOfRow = kTileColumns / kVector<T>;
+  static constexpr int kShare = kTileRows * kVectorsOfRow / kBlockThreads;
+  static_assert(kShare * kBlockThreads == kTileRows * kVectorsOfRow, "equal shares");
+
+  static __device__ int Row(int i) {
+    return (static_cast<int>(threadIdx.x) + i * kBlockThreads) / kVectorsOfRow;
+  }
+  static __device__ int Column(int i) {
+    return (static_cast<int>(threadIdx.x) + i * kBlockThreads) % kVectorsOfRow * kVector<T>;
+  }
+
+  Pack<T, kVector<T>> packs_[kShare];
+};
+
+}  // namespace cuda
+}  // namespace ms_deform
+
+#endif  // MS_DEFORM_CUDA_PRODUCT_H_

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA kernels give the right answers: their very sources, on the emulation of a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aot_caller import AotCaller, HostMemory
+from cuda_emulation import build_emulated
+from geometries import GRID, Geometry, geometries
+from gpu_answers import BLOCKS, assert_right, problem_of
+from kernel_driver import Driver, build_driver
+from operator_under_test import DTYPES
+from test_kernels_alone import SANITIZERS
+
+GEOMETRIES = {**GRID, **BLOCKS}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_emulated(tmp_path_factory.mktemp("emulated"))
+
+
+@pytest.fixture(scope="module")
+def driver(library: Path) -> Driver:
+    return Driver(build_driver(library.parent, library))
+
+
+@pytest.fixture(scope="module")
+def caller(library: Path) -> AotCaller:
+    return AotCaller(library, HostMemory(), library.parent)
+
+
+def assert_all_right(driver: Driver, dtype: str, folder: Path, deterministic: bool) -> None:
+    problems = [problem_of(geometry, dtype) for geometry in GEOMETRIES.values()]
+    answers = driver.solve(problems, dtype, folder, deterministic)
+    for name, answer, problem in zip(GEOMETRIES, answers, problems):
+        assert_right(*answer, problem, dtype, name)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_geometry_is_right_forward_and_backward(
+    driver: Driver, tmp_path: Path, dtype: str, deterministic: bool
+) -> None:
+    assert_all_right(driver, dtype, tmp_path, deterministic)
+
+
+@given(geometry=geometries(), seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from([*DTYPES]))
+@settings(max_examples=40)
+def test_random_geometries_are_right(
+    caller: AotCaller, geometry: Geometry, seed: int, dtype: str
+) -> None:
+    problem = problem_of(geometry, dtype, seed)
+    grad_output = problem.pop("grad_output")
+    output = caller.forward(problem, dtype)
+    gradients = caller.gradients(problem, grad_output, dtype)
+    assert_right(output, gradients, {**problem, "grad_output": grad_output}, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_are_right_on_a_gpu_without_a_matrix_unit_for_them(
+    tmp_path: Path, dtype: str
+) -> None:
+    library = build_emulated(tmp_path, ["-D__CUDA_ARCH__=600"])
+    assert_all_right(Driver(build_driver(tmp_path, library)), dtype, tmp_path, False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_order_of_threads_and_blocks_does_not_matter(
+    driver: Driver, tmp_path: Path, dtype: str
+) -> None:
+    problems = [problem_of(geometry, dtype) for geometry in GEOMETRIES.values()]
+    ascending = driver.solve(problems, dtype, tmp_path, deterministic=True)
+    descending = driver.solve(
+        problems, dtype, tmp_path, deterministic=True, MS_EMULATION_ORDER="descending"
+    )
+    for (output, gradients), (other_output, other_gradients) in zip(ascending, descending):
+        assert np.array_equal(output, other_output)
+        for one, other in zip(gradients, other_gradients):
+            assert one is other is None or np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["grad_output", "mask", "weight"])
+def test_a_deterministic_gradient_of_what_is_not_finite_is_nan(
+    caller: AotCaller, name: str, value: float
+) -> None:
+    problem = problem_of(Geometry(), "float32")
+    problem[name].flat[3] = value
+    grad_output = problem.pop("grad_output")
+    gradients = caller.gradients(problem, grad_output, "float32", deterministic=True)
+    assert np.isnan(gradients.input).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e8, 1e30])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_deterministic_gradient_is_as_exact_at_any_scale(
+    caller: AotCaller, dtype: str, scale: float
+) -> None:
+    problem = problem_of(Geometry(), dtype)
+    grad_output = problem.pop("grad_output")
+    exact = caller.gradients(problem, grad_output, dtype, deterministic=True).input
+    # A power of two: the values below are exactly the same, but for their exponents.
+    factor = 2.0 ** np.round(np.log2(scale))
+    scaled = caller.gradients(problem, grad_output * factor, dtype, deterministic=True).input
+    assert np.array_equal(scaled, exact * factor)
+
+
+def test_random_and_hostile_calls_are_clean_under_sanitizers(tmp_path: Path) -> None:
+    library = build_emulated(tmp_path, SANITIZERS)
+    done = Driver(build_driver(tmp_path, library, SANITIZERS)).run("sweep", 7, 12)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("allocate", r"CUDA: cannot allocate \d+ bytes of scratch: out of memory"),
+        ("launch", "CUDA: packing the weights: invalid configuration argument"),
+    ],
+)
+def test_what_cuda_refuses_reaches_the_caller(
+    caller: AotCaller, monkeypatch: pytest.MonkeyPatch, what: str, message: str
+) -> None:
+    problem = problem_of(Geometry(), "float32")
+    del problem["grad_output"]
+    monkeypatch.setenv("MS_EMULATION_FAIL", what)
+    with pytest.raises(RuntimeError, match=message):
+        caller.forward(problem, "float32")
+    monkeypatch.delenv("MS_EMULATION_FAIL")
+    caller.forward(problem, "float32")
+
+
+def test_scratch_is_kept_for_the_next_call_and_given_back(caller: AotCaller) -> None:
+    problem = problem_of(Geometry(), "float32")
+    grad_output = problem.pop("grad_output")
+    caller.release_scratch()
+    assert caller.scratch_bytes() == 0
+    caller.gradients(problem, grad_output, "float32")
+    held = caller.scratch_bytes()
+    assert held > 0
+    caller.gradients(problem, grad_output, "float32")
+    assert caller.scratch_bytes() == held
+    caller.release_scratch()
+    assert caller.scratch_bytes() == 0
