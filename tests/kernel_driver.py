@@ -129,7 +129,9 @@ def encoded(array: np.ndarray, dtype: str) -> bytes:
         data = (array.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()
     else:
         data = array.astype(dtype).tobytes()
-    assert np.array_equal(decoded(data, dtype), array.ravel()), f"not values of {dtype}"
+    assert np.array_equal(decoded(data, dtype), array.ravel(), equal_nan=True), (
+        f"not values of {dtype}"
+    )
     return data
 
 
