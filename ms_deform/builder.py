@@ -148,18 +148,22 @@ def compiler_machine() -> str:
 
 def find_nvcc() -> list[str]:
     """nvcc's command: NVCC, or that on the PATH, in CUDA_HOME, /usr/local/cuda, PyPI's wheels."""
-    if "NVCC" in os.environ:
-        return shlex.split(os.environ["NVCC"])
     wheels = Path(sysconfig.get_path("purelib"), "nvidia", "cu13")
-    toolkits = [Path(os.environ.get("CUDA_HOME") or "/usr/local/cuda"), wheels]
-    for candidate in ("nvcc", *(f"{toolkit}/bin/nvcc" for toolkit in toolkits)):
-        found = shutil.which(candidate)
+    toolkits = (os.environ.get("CUDA_HOME") or "/usr/local/cuda", wheels)
+    places = ["nvcc", *(f"{toolkit}/bin/nvcc" for toolkit in toolkits)]
+    candidates = (
+        [shlex.split(os.environ["NVCC"])] if "NVCC" in os.environ else [[p] for p in places]
+    )
+    for command in candidates:
+        found = shutil.which(command[0])
         if found is not None:
             # The wheels keep their libraries in lib, nvcc looks in lib64.
-            return [found, f"-L{wheels / 'lib'}"] if wheels in Path(found).parents else [found]
+            of_wheels = [f"-L{wheels / 'lib'}"] if wheels in Path(found).parents else []
+            return [found, *command[1:], *of_wheels]
     raise BuildError(
-        "ms_deform: no nvcc on the PATH, in CUDA_HOME or in /usr/local/cuda; install a CUDA "
-        'toolkit, 11.6 to 13 (pip install "ms_deform[cuda]" brings one), or name its nvcc in NVCC'
+        f"ms_deform: no nvcc: none of {', '.join(command[0] for command in candidates)} is there; "
+        'install a CUDA toolkit, 11.6 to 13 (pip install "ms_deform[cuda]" brings one), or name '
+        "its nvcc in NVCC"
     )
 
 

@@ -22,26 +22,26 @@ _ENTRY = """
 #include "common/library_info.h"
 MS_DEFORM_LIBRARY_INFO("TARGET");
 extern "C" __attribute__((visibility("default"))) const char *ms_deform_TARGET_isa() {
-  return "baseline";
+  return "ISA";
 }
 """
 
 
-def write_kernels(folder: Path, target: str = "cpu") -> Path:
-    """Writes a tiny aot_kernels and returns it."""
+def write_kernels(folder: Path, target: str = "cpu", isa: str = "baseline") -> Path:
+    """Writes a tiny aot_kernels and returns it; isa: what its library says that it uses."""
     (folder / "common").mkdir(parents=True)
     (folder / target).mkdir()
     shutil.copy(_LIBRARY_INFO, folder / "common")
     (folder / "common" / "shared.cc").write_text("extern const int shared = 1;\n")
     name, kernels = _KERNELS[target]
     (folder / target / name).write_text(kernels)
-    (folder / target / "entry.cc").write_text(_ENTRY.replace("TARGET", target))
+    (folder / target / "entry.cc").write_text(_ENTRY.replace("TARGET", target).replace("ISA", isa))
     return folder
 
 
-def build_library(target: str, directory: Path) -> Path:
+def build_library(target: str, directory: Path, isa: str = "baseline") -> Path:
     """A library without kernels that says it is the target's, built without the target's tools."""
-    kernels = write_kernels(directory / "aot_kernels", target)
+    kernels = write_kernels(directory / "aot_kernels", target, isa)
     path = library_path(target, directory)
     macros = {"VERSION": ms_deform.__version__, "ISAS": "baseline", "SOURCES": 16 * "0"}
     defines = [f"-DMS_DEFORM_{name}={value}" for name, value in macros.items()]
