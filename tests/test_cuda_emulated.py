@@ -22,18 +22,13 @@ GEOMETRIES = {**GRID, **BLOCKS}
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_emulated(tmp_path_factory.mktemp("emulated"))
+def driver(emulated_cuda: Path) -> Driver:
+    return Driver(build_driver(emulated_cuda.parent, emulated_cuda))
 
 
 @pytest.fixture(scope="module")
-def driver(library: Path) -> Driver:
-    return Driver(build_driver(library.parent, library))
-
-
-@pytest.fixture(scope="module")
-def caller(library: Path) -> AotCaller:
-    return AotCaller(AotLibrary(library, library.parent), HostMemory())
+def caller(emulated_cuda: Path) -> AotCaller:
+    return AotCaller(AotLibrary(emulated_cuda, emulated_cuda.parent), HostMemory())
 
 
 def assert_all_right(driver: Driver, dtype: str, folder: Path, deterministic: bool) -> None:
