@@ -22,6 +22,7 @@ SECTIONS = {
     "DeformConv2d": ("Args", "Inputs", "Outputs", "Raises", "Supported Platforms", "Examples"),
     "release_scratch": ("Raises", "Supported Platforms", "Examples"),
     "scratch_bytes": ("Returns", "Raises", "Supported Platforms", "Examples"),
+    "set_deterministic": ("Args", "Raises", "Supported Platforms", "Examples"),
 }
 
 
