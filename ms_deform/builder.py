@@ -25,8 +25,8 @@ from filelock import FileLock
 from ms_deform._version import __version__
 from ms_deform.library import ABI, PACKAGE, LibraryError, library_path, read_info
 
-# The CPU's kernels are compiled once for each instruction set of the machine, best first, with these
-# flags; the library picks one when it runs. Every aarch64 machine has NEON.
+# The CPU's kernels are compiled once for each instruction set of the machine, best first, with
+# these flags; the library picks one when it runs. Every aarch64 machine has NEON.
 CPU_INSTRUCTION_SETS: dict[str, dict[str, str]] = {
     "x86_64": {
         "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c",
@@ -50,8 +50,8 @@ _CPU_FLAGS = [
 ]
 _CPU_LINK_FLAGS = ["-shared", "-fopenmp", "-Wl,--no-undefined", "-Wl,-z,relro,-z,now"]
 
-# The CUDA kernels are compiled once for each dtype, and each for all architectures: machine code for
-# these, as far as nvcc knows them, and PTX of the last for GPUs that are newer.
+# The CUDA kernels are compiled once for each dtype, and each for all architectures: machine code
+# for these, as far as nvcc knows them, and PTX of the last for GPUs that are newer.
 CUDA_DTYPES = ("float32", "float64", "float16", "bfloat16")
 CUDA_ARCHITECTURES = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
 _NVCC_VERSIONS = ((11, 6), (13, 99))
@@ -147,19 +147,23 @@ def compiler_machine() -> str:
 
 
 def find_nvcc() -> list[str]:
-    """nvcc's command: NVCC, that on the PATH, of CUDA_HOME, of /usr/local/cuda or of PyPI's wheels."""
-    if "NVCC" in os.environ:
-        return shlex.split(os.environ["NVCC"])
+    """nvcc's command: NVCC, or that on the PATH, in CUDA_HOME, /usr/local/cuda, PyPI's wheels."""
     wheels = Path(sysconfig.get_path("purelib"), "nvidia", "cu13")
-    toolkits = [Path(os.environ.get("CUDA_HOME") or "/usr/local/cuda"), wheels]
-    for candidate in ("nvcc", *(toolkit / "bin" / "nvcc" for toolkit in toolkits)):
-        found = shutil.which(candidate)
+    toolkits = (os.environ.get("CUDA_HOME") or "/usr/local/cuda", wheels)
+    places = ["nvcc", *(f"{toolkit}/bin/nvcc" for toolkit in toolkits)]
+    candidates = (
+        [shlex.split(os.environ["NVCC"])] if "NVCC" in os.environ else [[p] for p in places]
+    )
+    for command in candidates:
+        found = shutil.which(command[0])
         if found is not None:
             # The wheels keep their libraries in lib, nvcc looks in lib64.
-            return [found, f"-L{wheels / 'lib'}"] if wheels in Path(found).parents else [found]
+            of_wheels = [f"-L{wheels / 'lib'}"] if wheels in Path(found).parents else []
+            return [found, *command[1:], *of_wheels]
     raise BuildError(
-        "ms_deform: no nvcc on the PATH, in CUDA_HOME or in /usr/local/cuda; install a CUDA "
-        'toolkit, 11.6 to 13 (pip install "ms_deform[cuda]" brings one), or name its nvcc in NVCC'
+        f"ms_deform: no nvcc: none of {', '.join(command[0] for command in candidates)} is there; "
+        'install a CUDA toolkit, 11.6 to 13 (pip install "ms_deform[cuda]" brings one), or name '
+        "its nvcc in NVCC"
     )
 
 
@@ -297,9 +301,7 @@ class _Recipe:
         """Compiles the units in parallel and links them, in the scratch directory."""
         toolchain = self.toolchain
         kernels = self.sources / self.target / toolchain.kernels
-        units = [
-            (f"kernels-{name}", kernels, flags) for name, flags in toolchain.variants.items()
-        ]
+        units = [(f"kernels-{name}", kernels, flags) for name, flags in toolchain.variants.items()]
         defines = [*self.defines, f"-DMS_DEFORM_SOURCES={self.digest}"]
         units += [
             (f"{file.parent.name}-{file.stem}", file, defines)

@@ -38,9 +38,7 @@ def set_deterministic(deterministic: bool) -> None:
     """
     global _asked
     if not isinstance(deterministic, bool):
-        raise TypeError(
-            f"set_deterministic: 'deterministic' must be a bool, got {deterministic!r}"
-        )
+        raise TypeError(f"set_deterministic: 'deterministic' must be a bool, got {deterministic!r}")
     _asked = deterministic
 
 

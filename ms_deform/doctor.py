@@ -49,9 +49,7 @@ def main() -> int:
     print("libraries")
     for target in builder.TARGETS:
         print(f"  {target:<10} {_describe_library(target)}")
-    print("device targets")
-    for device_target in ("CPU", "GPU", "Ascend"):
-        print(f"  {device_target:<10} {_describe_device_target(device_target)}")
+    report_device_targets()
     return _report_self_test()
 
 
@@ -120,6 +118,12 @@ def report_versions() -> None:
             continue
         fits = _release(first) <= _release(version) < _release(last)
         print(f"{package:<12} {version:<10} {'ok' if fits else f'not supported: {mend}'}")
+
+
+def report_device_targets() -> None:
+    print("device targets")
+    for device_target in ("CPU", "GPU", "Ascend"):
+        print(f"  {device_target:<10} {_describe_device_target(device_target)}")
 
 
 def _report_compiler() -> None:

@@ -43,7 +43,7 @@ def placeholder(dtype: mstype.Type) -> Tensor:
 
 @cache
 def forward_primitive(device_target: str, geometry: Geometry, deterministic: bool) -> ops.Custom:
-    """The forward operator with its bprop; deterministic: the gradients' bits are the same always."""
+    """The forward operator with its bprop; deterministic: gradients always have the same bits."""
     attributes = {**geometry._asdict(), "deterministic": deterministic}
     grad_input_of, grad_weight_of, grad_bias_of = (
         _primitive(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time deform_conv2d on a CPU beside other implementations, forward and training, in one run.
+"""Time deform_conv2d beside other implementations, forward and training, in one run.
 
 All sides take turns, so that other load on the machine hits them alike; a ratio is the median over
 the rounds, above 1 where ms_deform is faster. Each peer must give the same result before it is
@@ -21,20 +21,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmark_cuda import CudaRoof, device_name
 from benchmark_measure import (
     Contest,
-    FmaPeak,
     cost,
     extra_memory,
     in_fresh_process,
     scaling_points,
     scratch_bytes,
 )
-from benchmark_peers import DTYPES, OURS, PASSES, SIDES, Call, make_call
+from benchmark_peers import DTYPES, OURS, PASSES, SIDES, Call, make_call, sides_of
 from benchmark_report import Report, Table, heading, legend, scaling_header, scaling_line, summarise
+from benchmark_roof import FmaPeak
 from benchmark_rows import ROWS, find_rows
 from ms_deform import __version__
-from ms_deform.library import loaded_isa
+from ms_deform.library import LibraryError, loaded_isa
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,9 +45,11 @@ def parse_arguments() -> argparse.Namespace:
     rows_help += f"such as {ROWS['c4g']} (default: all; with --scaling: c4)"
     add("rows", nargs="*", metavar="ROW", help=rows_help)
     peers = [name for name in SIDES if name != OURS]
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="(default: %(default)s)")
     quick = [name for name in peers if SIDES[name].by_default]
     peers_help = f"comma-separated, of {', '.join(peers)} (default: all but builtin, MindSpore's "
-    peers_help += "own, which takes ten seconds for most rows; with --scaling: none)"
+    peers_help += "own, which takes ten seconds for most rows; with --scaling: none); on cuda: "
+    peers_help += "torchvision"
     add("--peers", help=peers_help)
     add("--passes", default=",".join(PASSES), help="(default: %(default)s)")
     add("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
@@ -62,6 +65,10 @@ def parse_arguments() -> argparse.Namespace:
 
     if arguments.rounds < 1 or arguments.threads < 1:
         parser.error("--rounds and --threads must be at least 1")
+    if arguments.device == "cuda":
+        quick = peers = [name for name in sides_of("cuda") if name != OURS]
+        if arguments.scaling or arguments.isa:
+            parser.error("--scaling and --isa are for the device cpu")
     if arguments.peers is None:
         arguments.peers = "" if arguments.scaling else ",".join(quick)
     arguments.peers = [name for name in arguments.peers.split(",") if name]
@@ -87,19 +94,25 @@ def set_environment(threads: int, isa: str | None) -> None:
 
 
 def describe_run(arguments: argparse.Namespace) -> Report:
-    isa = loaded_isa("cpu")
-    if arguments.isa not in (None, isa):
+    isa = loaded_isa(arguments.device)
+    sides = sides_of(arguments.device)
+    machine = {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()}
+    if arguments.device == "cuda":
+        if not isa.startswith("sm_"):
+            sys.exit(isa)  # why there is no GPU
+        machine["gpu"] = device_name()
+    elif arguments.isa not in (None, isa):
         sys.exit(isa)  # what there is instead
-    versions = {OURS: __version__, **SIDES[OURS].versions()}
+    versions = {OURS: __version__, **sides[OURS].versions()}
     missing = {}
     for name in arguments.peers:
         try:
-            versions.update(SIDES[name].versions())
+            versions.update(sides[name].versions())
         except ImportError as error:
             missing[name] = str(error)
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": machine,
         "threads": arguments.threads,
         "dtype": arguments.dtype,
         "isa": isa,
@@ -117,17 +130,18 @@ def cpu_model() -> str:
 def time_rows(arguments: argparse.Namespace, report: Report) -> None:
     peers = [name for name in arguments.peers if name not in report["missing"]]
     passes = [(name, kind) for name in arguments.rows for kind in arguments.passes]
-    table = Table(arguments.rows, peers)
+    roof = make_roof(arguments)
+    report["roof"] = roof.name
+    table = Table(arguments.rows, peers, roof.name)
     print(table.header(), flush=True)
-    peak = FmaPeak(arguments.dtype, arguments.threads)
     report["rows"] = []
     with tqdm(total=len(passes) * (arguments.rounds + 1), unit="round", disable=None) as progress:
         for name, kind in passes:
             progress.set_description(f"{name} {kind}")
             row, training = arguments.rows[name], kind == "training"
-            call = make_call(row, arguments.dtype, training, arguments.threads)
+            call = make_call(row, arguments.dtype, training, arguments.threads, arguments.device)
             entry = {"name": name, "geometry": row._asdict(), "pass": kind}
-            entry.update(time_call(call, peers, peak, arguments.rounds, progress))
+            entry.update(time_call(call, peers, roof, arguments.rounds, progress))
             if arguments.memory:
                 entry.update(measure_memory(call, list(entry["milliseconds"])))
             report["rows"].append(entry)
@@ -137,24 +151,26 @@ def time_rows(arguments: argparse.Namespace, report: Report) -> None:
     print(*table.summary(report["summary"]), "", sep="\n")
     if arguments.memory:
         print(*table.memory(report["rows"]), "", sep="\n")
-    print(*legend(report["rows"]), sep="\n")
+    print(*legend(report["rows"], roof.meaning), sep="\n")
 
 
-def time_call(call: Call, peers: list[str], peak: FmaPeak, rounds: int, progress: tqdm) -> Report:
+def time_call(
+    call: Call, peers: list[str], roof: FmaPeak | CudaRoof, rounds: int, progress: tqdm
+) -> Report:
     contest = Contest(peers, call)
     progress.update()
-    peaks, times = [], defaultdict(list)
+    rates, times = [], defaultdict(list)
     for _ in range(rounds):
         for side, milliseconds in contest.round():
             times[side].append(milliseconds)
-            peaks.append(peak())
+            rates.append(roof())
         progress.update()
     mine = times[OURS]
-    flops = call.row.flops(call.training)
+    least = statistics.median(rate.least_seconds(call) for rate in rates)
     return {
-        "flops": flops,
-        "peak_flops": peaks,
-        "fma_share": 1e3 * flops / statistics.median(mine) / statistics.median(peaks),
+        "flops": call.row.flops(call.training),
+        "roof": [rate._asdict() for rate in rates],
+        "roof_share": 1e3 * least / statistics.median(mine),
         "milliseconds": {side: statistics.median(each) for side, each in times.items()},
         "rounds": times,
         "ratio": {
@@ -166,7 +182,17 @@ def time_call(call: Call, peers: list[str], peak: FmaPeak, rounds: int, progress
     }
 
 
+def make_roof(arguments: argparse.Namespace) -> FmaPeak | CudaRoof:
+    if arguments.device == "cuda":
+        return CudaRoof(arguments.dtype)
+    return FmaPeak(arguments.dtype, arguments.threads)
+
+
 def measure_memory(call: Call, sides: list[str]) -> Report:
+    if call.device == "cuda":
+        types = sides_of(call.device)
+        memory = {side: types[side](call).extra_memory() for side in sides}
+        return {"memory": memory, "scratch": memory[OURS]}
     task = (call.row, call.dtype, call.training, call.threads)
     return {
         "memory": {
@@ -214,7 +240,10 @@ def main() -> None:
     if arguments.plot:  # before minutes of measuring, if matplotlib is missing
         from benchmark_plot import draw
     set_environment(arguments.threads, arguments.isa)
-    report = describe_run(arguments)
+    try:
+        report = describe_run(arguments)
+    except LibraryError as error:
+        sys.exit(str(error))
     print(heading(report), flush=True)
     (time_scaling if arguments.scaling else time_rows)(arguments, report)
     if arguments.json:

@@ -1,63 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the benchmark measures: in turn, beside the machine's FMA peak, memory in a fresh process."""
+"""How the benchmark measures: in turn, memory in a fresh process."""
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
-import platform
 import re
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import numpy as np
 
 import ms_deform
-from benchmark_peers import OURS, SIDES, Call, Side, make_call
+from benchmark_peers import OURS, SIDES, Call, Side, make_call, sides_of
+from benchmark_roof import PAUSE_SECONDS
 from benchmark_rows import Row
-from ms_deform.builder import CPU_INSTRUCTION_SETS, find_compiler
-from ms_deform.library import loaded_isa
 
-# Longer than the idle threads of any side spin, lest they take cycles of the side that follows.
-PAUSE_SECONDS = 0.05
 # Short calls are repeated in a turn: the first warms the caches and the threads that the pause
 # has let go cold, and the median of the others counts.
 TURN_SECONDS = 0.1
-PEAK_SECONDS = 0.02
 TINY = Row(n=1, c=4, o=4, h=4, w=4)
 # Of the largest element: sums in another order stay far below, another operator does not.
-TOLERANCES = {"float32": 1e-3, "float64": 1e-3, "float16": 4e-3, "bfloat16": 3e-2}
+# torchvision sums float16 in float16 on a GPU.
+_ON_CPU = {"float32": 1e-3, "float64": 1e-3, "float16": 4e-3, "bfloat16": 3e-2}
+TOLERANCES = {"cpu": _ON_CPU, "cuda": {**_ON_CPU, "float16": 3e-2}}
 
 Result = TypeVar("Result")
-
-
-class FmaPeak:
-    """Arithmetic operations per second of the threads, with the instruction set of our kernels."""
-
-    def __init__(self, dtype: str, threads: int) -> None:
-        flags = CPU_INSTRUCTION_SETS[platform.machine()][loaded_isa("cpu")]
-        source = Path(__file__).with_name("fma_peak.cc")
-        with TemporaryDirectory() as folder:
-            library = Path(folder, "fma_peak.so")
-            options = f"-std=c++17 -O3 -fopenmp -ffp-contract=fast -shared -fPIC {flags}".split()
-            subprocess.run([*find_compiler(), *options, source, "-o", library], check=True)
-            loaded = ctypes.CDLL(str(library))
-        # The halves are computed in float32.
-        self.function = loaded.PeakDouble if dtype == "float64" else loaded.PeakFloat
-        self.function.argtypes = [ctypes.c_double, ctypes.c_int]
-        self.function.restype = ctypes.c_double
-        self.threads = threads
-
-    def __call__(self) -> float:
-        time.sleep(PAUSE_SECONDS)
-        return self.function(PEAK_SECONDS, self.threads)
 
 
 def turn(side: Side) -> float:
@@ -65,9 +37,7 @@ def turn(side: Side) -> float:
     time.sleep(PAUSE_SECONDS)
     taken: list[float] = []
     while sum(taken) < TURN_SECONDS:
-        start = time.perf_counter()
-        side()
-        taken.append(time.perf_counter() - start)
+        taken.append(side.seconds())
     return 1e3 * statistics.median(taken[1:] or taken)
 
 
@@ -75,24 +45,25 @@ class Contest:
     """The sides built for a call, those left out with the reason, and how far results differ."""
 
     def __init__(self, names: Iterable[str], call: Call) -> None:
-        self.sides: dict[str, Side] = {OURS: SIDES[OURS](call)}
+        self.types = sides_of(call.device)
+        self.sides: dict[str, Side] = {OURS: self.types[OURS](call)}
         self.sides[OURS]()
         self.left_out: dict[str, str] = {}
         self.differences: dict[str, float] = {}
         for name in names:
-            why = SIDES[name].unsupported(call) or self._admit(name, call)
+            why = self.types[name].unsupported(call) or self._admit(name, call)
             if why:
                 self.left_out[name] = why
 
     def _admit(self, name: str, call: Call) -> str:
         """Takes a peer in if it runs and computes the same; else says why not."""
         try:
-            side = SIDES[name](call)
+            side = self.types[name](call)
             side()
             difference = _difference(side.results(), self.sides[OURS].results())
         except Exception as error:  # each package has its own
             return str(error).strip().partition("\n")[0] or type(error).__name__
-        if not difference <= TOLERANCES[call.dtype]:
+        if not difference <= TOLERANCES[call.device][call.dtype]:
             return f"its result differs by {difference:.1g} of the largest element"
         self.sides[name] = side
         self.differences[name] = difference

@@ -9,6 +9,7 @@ the benchmark has set what they read when they are loaded.
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -37,12 +38,17 @@ class Call(NamedTuple):
     dtype: str
     training: bool
     threads: int
+    device: str
 
 
-def make_call(row: Row, dtype: str, training: bool, threads: int) -> Call:
+def make_call(row: Row, dtype: str, training: bool, threads: int, device: str = "cpu") -> Call:
     """The halves' arrays are float32, which NumPy has for both; each side rounds them alike."""
     arrays = make_arrays(row, np.float64 if dtype == "float64" else np.float32)
-    return Call(row, arrays, dtype, training, threads)
+    if device == "cuda" and dtype == "float16":
+        # torchvision computes coordinates in float16, which holds these exactly, up to 512 pixels.
+        np.round(arrays.offset * 4, out=arrays.offset)
+        arrays.offset[...] /= 4
+    return Call(row, arrays, dtype, training, threads, device)
 
 
 class Side:
@@ -74,6 +80,12 @@ class Side:
 
     def __call__(self) -> None:
         raise NotImplementedError
+
+    def seconds(self) -> float:
+        """What a call takes."""
+        start = time.perf_counter()
+        self()
+        return time.perf_counter() - start
 
     def results(self) -> list[np.ndarray]:
         """Of the latest call: the output, and the gradients in the order of Arrays if training."""
@@ -155,7 +167,7 @@ class Torchvision(Side):
 
         torch.set_num_threads(call.threads)
         dtype = getattr(torch, call.dtype)
-        tensors = [torch.from_numpy(array).to(dtype) for array in call.arrays]
+        tensors = [torch.from_numpy(array).to(call.device, dtype) for array in call.arrays]
         *tensors, self.grad_output = tensors
         self.tensors = [tensor.requires_grad_(call.training) for tensor in tensors]
         self.row, self.training = call.row, call.training
@@ -166,11 +178,11 @@ class Torchvision(Side):
         output = self.operator(input, offset, weight, bias, self.row.s, self.row.padding, mask=mask)
         self.outputs = [output]
         if self.training:
-            self.outputs += self.gradients((output * self.grad_output).sum(), self.tensors)
+            self.outputs += self.gradients(output, self.tensors, self.grad_output)
 
     def results(self) -> list[np.ndarray]:
         halves = self.outputs[0].itemsize < 4
-        tensors = [tensor.detach() for tensor in self.outputs]
+        tensors = [tensor.detach().cpu() for tensor in self.outputs]
         return [(tensor.float() if halves else tensor).numpy() for tensor in tensors]
 
 
@@ -346,3 +358,11 @@ SIDES: dict[str, type[Side]] = {
     "ncnn": Ncnn,
     "builtin": MindSporeBuiltin,
 }
+
+
+def sides_of(device: str) -> dict[str, type[Side]]:
+    if device == "cpu":
+        return SIDES
+    from benchmark_cuda import MsDeformCuda, TorchvisionCuda
+
+    return {OURS: MsDeformCuda, "torchvision": TorchvisionCuda}

@@ -11,24 +11,20 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from benchmark_peers import PASSES, SIDES
-from benchmark_report import Report, picoseconds_per_flop
+from benchmark_report import Report, machine_name, picoseconds_per_flop
 
 COLOURS = {name: f"C{index}" for index, name in enumerate((*SIDES, *PASSES))}
 
 
 def draw(report: Report, path: Path) -> None:
     figure = draw_scaling(report) if "scaling" in report else draw_rows(report)
-    machine = f"{report['machine']['cpu']}, {report['threads']} threads, {report['isa']}, "
-    figure.supxlabel(
-        f"{machine}{report['dtype']}, median of {report['rounds']} rounds, {report['date'][:10]}",
-        fontsize=9,
-        color="0.4",
-    )
+    run = f"{report['dtype']}, median of {report['rounds']} rounds, {report['date'][:10]}"
+    figure.supxlabel(f"{machine_name(report)}, {run}", fontsize=9, color="0.4")
     figure.savefig(path, dpi=110)
 
 
 def draw_rows(report: Report) -> Figure:
-    """A panel of ratios for each pass, and one of the shares of the FMA peak."""
+    """A panel of ratios for each pass, and one of the shares of the roof."""
     passes = list(dict.fromkeys(entry["pass"] for entry in report["rows"]))
     names = list(dict.fromkeys(entry["name"] for entry in report["rows"]))
     figure = Figure(figsize=(max(9, 2 + 0.6 * len(names)), 3.2 * len(passes) + 3.4))
@@ -46,11 +42,11 @@ def draw_rows(report: Report) -> Figure:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}x"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"{kind}: a peer's time over ours", loc="left")
-    shares = {kind: [entries[name, kind]["fma_share"] for name in names] for kind in passes}
+    shares = {kind: [entries[name, kind]["roof_share"] for name in names] for kind in passes}
     draw_bars(panels[-1], names, shares, start=0)
     panels[-1].set_ylim(0, 1)
     panels[-1].yaxis.set_major_formatter(PercentFormatter(1))
-    panels[-1].set_title("our share of the FMA peak", loc="left")
+    panels[-1].set_title(f"our share: {report['roof']}", loc="left")
     return figure
 
 

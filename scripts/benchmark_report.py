@@ -13,10 +13,16 @@ from benchmark_peers import OURS
 Report = dict[str, Any]  # what --json writes
 
 
+def machine_name(report: Report) -> str:
+    machine = report["machine"]
+    if "gpu" in machine:
+        return f"{machine['gpu']}, {report['isa']}"
+    return f"{machine['cpu']}, {report['threads']} threads, {report['isa']}"
+
+
 def heading(report: Report) -> str:
     lines = [
-        f"{report['machine']['cpu']}, {report['threads']} threads, {report['isa']}, "
-        f"{report['dtype']}, {report['rounds']} rounds",
+        f"{machine_name(report)}, {report['dtype']}, {report['rounds']} rounds",
         ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
     ]
     lines += [f"left out: {name}: {why}" for name, why in report["missing"].items()]
@@ -28,21 +34,22 @@ def heading(report: Report) -> str:
 class Table:
     """A line for each row and pass, a column for each peer."""
 
-    def __init__(self, names: Iterable[str], peers: list[str]) -> None:
+    def __init__(self, names: Iterable[str], peers: list[str], roof: str) -> None:
         self.width = 2 + max(len("geometric mean"), *map(len, names))
         self.peers = peers
+        self.roof = roof
 
     def _line(self, first: str, kind: str, own: list[str], cells: Iterable[str]) -> str:
         left = f"{first:{self.width}}{kind:8}" + "".join(f"{cell:>14}" for cell in own)
         return left + "".join(f"{cell:>20}" for cell in cells)
 
     def header(self) -> str:
-        own = [f"{OURS} ms", "FMA peak"]
+        own = [f"{OURS} ms", self.roof]
         return self._line("row", "pass", own, (f"{peer} ms" for peer in self.peers))
 
     def line(self, entry: Report) -> str:
         milliseconds, ratio = entry["milliseconds"], entry["ratio"]
-        own = [f"{milliseconds[OURS]:.2f}", f"{entry['fma_share']:.0%}"]
+        own = [f"{milliseconds[OURS]:.2f}", f"{entry['roof_share']:.0%}"]
         cells = (
             f"{milliseconds[peer]:.2f} {ratio[peer]:6.2f}x" if peer in ratio else "-"
             for peer in self.peers
@@ -87,15 +94,11 @@ def summarise(rows: list[Report]) -> Report:
     }
 
 
-def legend(rows: list[Report]) -> Iterator[str]:
+def legend(rows: list[Report], roof: str) -> Iterator[str]:
     """What the figures mean, why cells are empty, and how far the peers' results differ."""
     yield "x: the peer's time over ours, the median of the rounds."
-    peaks = [peak / 1e9 for entry in rows for peak in entry["peak_flops"]]
-    yield (
-        "FMA peak: our share of it, counting the matrix products alone, three times as many for "
-        "training. It was measured between the turns: "
-        f"{statistics.median(peaks):.0f} GFLOP/s, from {min(peaks):.0f} to {max(peaks):.0f}."
-    )
+    rates = [rates for entry in rows for rates in entry["roof"]]
+    yield f"{roof}: " + ", ".join(_ranges(rates)) + "."
     differences, reasons = defaultdict(list), defaultdict(dict)
     for entry in rows:
         for peer, difference in entry["difference"].items():
@@ -108,6 +111,16 @@ def legend(rows: list[Report]) -> Iterator[str]:
     names = {entry["name"] for entry in rows}
     for why, where in reasons.items():
         yield f"-: {why}" + ("" if len(where) == len(names) else f" ({', '.join(where)})")
+
+
+def _ranges(rates: list[dict[str, float]]) -> Iterator[str]:
+    for what, unit in (("flops", "GFLOP/s"), ("bytes", "GB/s")):
+        values = [rate[what] / 1e9 for rate in rates if rate[what]]
+        if values:
+            yield (
+                f"{statistics.median(values):.0f} {unit}, from {min(values):.0f} to "
+                f"{max(values):.0f}"
+            )
 
 
 def picoseconds_per_flop(entry: Report, side: str) -> float:

@@ -15,6 +15,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from cuda_emulation import build_emulated
 from ms_deform.backends import BACKENDS
 from ms_deform.library import LibraryError, find_library
 
@@ -55,6 +56,12 @@ def mode(request: pytest.FixtureRequest) -> Iterator[str]:
 def seeds() -> None:
     np.random.seed(0)
     ms.set_seed(0)
+
+
+@pytest.fixture(scope="session")
+def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CUDA library on the emulation of a GPU, under the name of the real one."""
+    return build_emulated(tmp_path_factory.mktemp("emulated"))
 
 
 @pytest.fixture

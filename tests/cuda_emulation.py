@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ms_deform import __version__
 from ms_deform.builder import CUDA_DTYPES, find_compiler, kernel_sources
-from ms_deform.library import ABI
+from ms_deform.library import ABI, library_path
 
 EMULATION = Path(__file__).with_name("cuda_emulation")
 _FLAGS = (
@@ -21,9 +22,9 @@ _FLAGS = (
     "-Werror",
     "-Wno-unknown-pragmas",  # those that ask nvcc to unroll
     f"-D_GLIBCXX_USE_CXX11_ABI={ABI}",
-    "-DMS_DEFORM_VERSION=emulated",
+    f"-DMS_DEFORM_VERSION={__version__}",
     "-DMS_DEFORM_ISAS=emulated",
-    "-DMS_DEFORM_SOURCES=emulated",
+    "-DMS_DEFORM_SOURCES=0000000000000000",
 )
 
 
@@ -54,7 +55,7 @@ def build_emulated(folder: Path, flags: Sequence[str] = ()) -> Path:
 
     with ThreadPoolExecutor() as threads:
         objects = list(threads.map(compile_unit, units))
-    library = folder / "libms_deform_cuda_emulated.so"
+    library = library_path("cuda", folder)
     link = [*find_compiler(), "-shared", *flags, *objects, "-o", library]
     subprocess.run(link, check=True)
     return library

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import reference
+from element_types import held_in
 from geometries import Geometry
-from operator_under_test import held_in
 from reference import Gradients
 from tolerances import TOLERANCES, assert_close
 

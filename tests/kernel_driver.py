@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from element_types import decoded, encoded
 from ms_deform.builder import build, find_compiler, kernel_sources
 from ms_deform.library import ABI
 from reference import Gradients
@@ -122,19 +123,3 @@ def _answer(problem: dict[str, Any], values: np.ndarray) -> tuple[tuple, np.ndar
         mask = None
     bias = values[:channels] if "bias" in problem else None
     return (output, Gradients(input, offset, mask, weight, bias)), values[channels:]
-
-
-def encoded(array: np.ndarray, dtype: str) -> bytes:
-    if dtype == "bfloat16":
-        data = (array.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).tobytes()
-    else:
-        data = array.astype(dtype).tobytes()
-    assert np.array_equal(decoded(data, dtype), array.ravel()), f"not values of {dtype}"
-    return data
-
-
-def decoded(data: bytes, dtype: str) -> np.ndarray:
-    if dtype == "bfloat16":
-        bits = np.frombuffer(data, np.uint16).astype(np.uint32) << 16
-        return bits.view(np.float32).astype(float)
-    return np.frombuffer(data, dtype).astype(float)

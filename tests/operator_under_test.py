@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ms_deform.deform_conv2d from and to NumPy, in the mode and on the device that are set.
 
-`call` is a dict of keyword arguments as geometries.Geometry.call makes it, its arrays in float64.
+A call is a dict of keyword arguments as geometries.Geometry.call makes it, its arrays in float64.
 """
 
 from __future__ import annotations
@@ -73,20 +73,6 @@ def to_tensor(array: np.ndarray, dtype: str, permuted: bool = False) -> ms.Tenso
 
 def to_array(tensor: ms.Tensor) -> np.ndarray:
     return tensor.astype(ms.float64).asnumpy()
-
-
-def held_in(dtype: str, call: dict[str, Any]) -> dict[str, Any]:
-    """The call with every array rounded to what dtype holds, still in float64.
-
-    Below float64 offsets become multiples of 1/1024: float32 then adds coordinates exactly, and no
-    sample crosses a whole number, where the gradient jumps, by rounding alone.
-    """
-    if dtype != "float64":
-        call = {**call, "offset": np.round(call["offset"] * 1024) / 1024}
-    return {
-        name: to_array(to_tensor(value, dtype)) if isinstance(value, np.ndarray) else value
-        for name, value in call.items()
-    }
 
 
 def tensors(call: dict[str, Any], dtype: str, permuted: bool = False) -> list[ms.Tensor | None]:

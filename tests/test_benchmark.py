@@ -13,6 +13,8 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TINY = "n2,c4,o6,h9,w12,s2"
+# input, offset, mask, weight, bias, output
+TINY_ELEMENTS = 2 * 4 * 9 * 12 + 2 * 27 * 5 * 6 + 6 * 4 * 9 + 6 + 2 * 6 * 5 * 6
 PEERS = ("torchvision", "onnxruntime", "openvino", "ncnn", "builtin")
 MISSING = [module for module in ("matplotlib", "tqdm") if importlib.util.find_spec(module) is None]
 
@@ -36,6 +38,38 @@ class Wrong(benchmark_peers.MsDeform):
 
 
 benchmark_peers.SIDES["wrong"] = Wrong
+benchmark.main()
+"""
+
+
+# The benchmark on host memory, with the emulated library in the place of the GPU's.
+ON_EMULATED_GPU = f"""
+import sys
+
+sys.path.insert(0, {str(SCRIPTS)!r})
+import benchmark
+import benchmark_cuda
+import benchmark_measure
+from benchmark_peers import Side, make_call, sides_of
+from benchmark_roof import Rates
+
+
+class Roof:
+    name, meaning = "of roof", ""
+
+    def __init__(self, dtype):
+        pass
+
+    def __call__(self):
+        return Rates(flops=1e12, bytes=1e5)
+
+
+benchmark.CudaRoof = Roof
+benchmark.device_name = lambda: "emulated"
+benchmark.loaded_isa = lambda target: "sm_00"
+benchmark.make_call = lambda *call: make_call(*call)._replace(device="cpu")
+benchmark_measure.sides_of = lambda device: sides_of("cuda")
+benchmark_cuda._OnGpu.seconds = Side.seconds
 benchmark.main()
 """
 
@@ -84,7 +118,7 @@ def test_each_side_has_a_time_or_a_reason(rows_run, kind):
     assert {"ms_deform", "builtin"} <= timed
     assert timed - {"ms_deform"} == set(entry["ratio"]) == set(entry["difference"])
     assert all(milliseconds > 0 for milliseconds in entry["milliseconds"].values())
-    assert 0 < entry["fma_share"] < 1
+    assert 0 < entry["roof_share"] < 1
 
 
 def test_table_shows_the_row(rows_run):
@@ -133,6 +167,30 @@ def test_extra_memory_is_measured(tmp_path):
     (entry,) = json.loads((tmp_path / "memory.json").read_text())["rows"]
     assert 0 < entry["memory"]["ms_deform"] < 30 * 2**20
     assert 0 < entry["scratch"] < 30 * 2**20
+
+
+def test_a_gpu_is_timed_beside_torchvision_on_it(tmp_path, emulated_cuda, monkeypatch):
+    monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(emulated_cuda.parent))
+    pytest.importorskip("torchvision", reason="needs torch and torchvision: pip install '.[bench]'")
+    arguments = [TINY, "--device", "cuda", "--rounds", "1", "--json", "rows.json"]
+    run = benchmark(tmp_path, *arguments, program=("-c", ON_EMULATED_GPU))
+    assert run.returncode == 0, run.stderr
+    report = json.loads((tmp_path / "rows.json").read_text())
+    assert report["machine"]["gpu"] == "emulated"
+    for entry in report["rows"]:
+        assert set(entry["ratio"]) == {"torchvision"}, entry["left_out"]
+        # The roof here is so slow at copying that its products do not count.
+        copying = 3 * TINY_ELEMENTS if entry["pass"] == "training" else TINY_ELEMENTS
+        expected = 4 * copying / 1e5 / (1e-3 * entry["milliseconds"]["ms_deform"])
+        assert entry["roof_share"] == pytest.approx(expected)
+
+
+def test_without_a_gpus_library_the_command_that_builds_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(tmp_path))
+    run = benchmark(tmp_path, "--device", "cuda")
+    assert run.returncode == 1
+    assert "python -m ms_deform build --cuda" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize(

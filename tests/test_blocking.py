@@ -7,6 +7,7 @@ import pytest
 
 import operator_under_test
 import reference
+from element_types import held_in
 from geometries import Geometry
 from tolerances import assert_close, assert_gradients_close
 
@@ -51,7 +52,7 @@ SIZES = {
 @pytest.mark.parametrize("dtype", ("float64", "float32"))
 @pytest.mark.parametrize("geometry", SIZES.values(), ids=SIZES.keys())
 def test_output_and_gradients_around_every_block_size(geometry, dtype):
-    call = operator_under_test.held_in(dtype, geometry.call())
+    call = held_in(dtype, geometry.call())
     grad_output = geometry.grad_output().astype(dtype).astype("float64")
     output, gradients = operator_under_test.gradients(call, grad_output, dtype)
     assert_close(output, reference.deform_conv2d(**call), dtype, "output")

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from fake_checkout import write_checkout
+from fake_checkout import build_library, write_checkout
 from ms_deform import __version__, doctor, library
 
 
@@ -60,6 +60,21 @@ def test_build_for_another_machine(checkout, tmp_path, monkeypatch):
     assert len(set(built)) == 1, "built again although it was up to date"
 
 
+def test_architectures_go_with_cuda():
+    done = run("build", "--arch", "sm_80")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--arch goes with --cuda" in done.stderr
+
+
+def test_build_for_gpus_without_nvcc_says_where_it_comes_from(checkout, tmp_path, monkeypatch):
+    monkeypatch.setenv("NVCC", "no-such-nvcc")
+    done = run("build", "--cuda", "--directory", str(tmp_path), cwd=checkout)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "no-such-nvcc" in done.stderr
+    assert 'pip install "ms_deform[cuda]"' in done.stderr
+
+
 def test_build_error_is_the_message_only(checkout, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     done = run("build", "--directory", str(tmp_path), cwd=checkout)
@@ -86,6 +101,16 @@ def test_doctor_without_library_says_how_to_build_it(tmp_path, monkeypatch):
     assert f"no cpu library at {tmp_path}" in done.stdout
     assert "build it: python -m ms_deform build" in done.stdout
     assert "self-test    FAILED" in done.stdout
+
+
+@pytest.mark.parametrize("told", ["no CUDA-capable device is detected", "sm_90"])
+def test_doctor_says_whether_there_is_a_gpu(tmp_path, monkeypatch, capsys, told):
+    build_library("cuda", tmp_path, told)
+    monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(tmp_path))
+    doctor.report_device_targets()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "GPU" in line]
+    usable = told.startswith("sm_")
+    assert line.split(maxsplit=1)[1] == ("usable" if usable else f"not usable: {told}")
 
 
 @pytest.mark.parametrize(

@@ -4,37 +4,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aot_caller import AotCaller, HostMemory
+from aot_caller import AotCaller, AotLibrary, HostMemory
 from cuda_emulation import build_emulated
+from element_types import ELEMENT_BYTES
 from geometries import GRID, Geometry, geometries
 from gpu_answers import BLOCKS, assert_right, problem_of
 from kernel_driver import Driver, build_driver
-from operator_under_test import DTYPES
 from test_kernels_alone import SANITIZERS
 
 GEOMETRIES = {**GRID, **BLOCKS}
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_emulated(tmp_path_factory.mktemp("emulated"))
+def driver(emulated_cuda: Path) -> Driver:
+    return Driver(build_driver(emulated_cuda.parent, emulated_cuda))
 
 
 @pytest.fixture(scope="module")
-def driver(library: Path) -> Driver:
-    return Driver(build_driver(library.parent, library))
-
-
-@pytest.fixture(scope="module")
-def caller(library: Path) -> AotCaller:
-    return AotCaller(library, HostMemory(), library.parent)
+def caller(emulated_cuda: Path) -> AotCaller:
+    return AotCaller(AotLibrary(emulated_cuda, emulated_cuda.parent), HostMemory())
 
 
 def assert_all_right(driver: Driver, dtype: str, folder: Path, deterministic: bool) -> None:
@@ -45,14 +39,16 @@ def assert_all_right(driver: Driver, dtype: str, folder: Path, deterministic: bo
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ELEMENT_BYTES)
 def test_every_geometry_is_right_forward_and_backward(
     driver: Driver, tmp_path: Path, dtype: str, deterministic: bool
 ) -> None:
     assert_all_right(driver, dtype, tmp_path, deterministic)
 
 
-@given(geometry=geometries(), seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from([*DTYPES]))
+@given(
+    geometry=geometries(), seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from([*ELEMENT_BYTES])
+)
 @settings(max_examples=40)
 def test_random_geometries_are_right(
     caller: AotCaller, geometry: Geometry, seed: int, dtype: str
@@ -64,15 +60,14 @@ def test_random_geometries_are_right(
     assert_right(output, gradients, {**problem, "grad_output": grad_output}, dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_halves_are_right_on_a_gpu_without_a_matrix_unit_for_them(
-    tmp_path: Path, dtype: str
-) -> None:
+def test_halves_are_right_on_a_gpu_without_a_matrix_unit_for_them(tmp_path: Path) -> None:
     library = build_emulated(tmp_path, ["-D__CUDA_ARCH__=600"])
-    assert_all_right(Driver(build_driver(tmp_path, library)), dtype, tmp_path, False)
+    driver = Driver(build_driver(tmp_path, library))
+    for dtype in ("float16", "bfloat16"):
+        assert_all_right(driver, dtype, tmp_path, deterministic=False)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ELEMENT_BYTES)
 def test_the_order_of_threads_and_blocks_does_not_matter(
     driver: Driver, tmp_path: Path, dtype: str
 ) -> None:
@@ -141,12 +136,12 @@ def test_what_cuda_refuses_reaches_the_caller(
 def test_scratch_is_kept_for_the_next_call_and_given_back(caller: AotCaller) -> None:
     problem = problem_of(Geometry(), "float32")
     grad_output = problem.pop("grad_output")
-    caller.release_scratch()
-    assert caller.scratch_bytes() == 0
+    caller.library.release_scratch()
+    assert caller.library.scratch_bytes() == 0
     caller.gradients(problem, grad_output, "float32")
-    held = caller.scratch_bytes()
+    held = caller.library.scratch_bytes()
     assert held > 0
     caller.gradients(problem, grad_output, "float32")
-    assert caller.scratch_bytes() == held
-    caller.release_scratch()
-    assert caller.scratch_bytes() == 0
+    assert caller.library.scratch_bytes() == held
+    caller.library.release_scratch()
+    assert caller.library.scratch_bytes() == 0

@@ -29,6 +29,7 @@ SECTIONS = {
     "unpack_offset": _FUNCTION,
     "release_scratch": ("Raises", "Supported Platforms", "Examples"),
     "scratch_bytes": ("Returns", "Raises", "Supported Platforms", "Examples"),
+    "set_deterministic": ("Args", "Raises", "Supported Platforms", "Examples"),
 }
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import operator_under_test
 import reference
+from element_types import held_in
 from geometries import GRID, Geometry, geometries
-from operator_under_test import DTYPES, held_in
+from operator_under_test import DTYPES
 from tolerances import assert_close
 
 pytestmark = pytest.mark.usefixtures("device", "mode")

@@ -14,9 +14,10 @@ from mindspore import nn
 
 import operator_under_test
 import reference
+from element_types import held_in
 from finite_differences import assert_gradients_match_differences
 from geometries import GRID, Geometry, geometries
-from operator_under_test import ARRAYS, DTYPES, held_in, to_array
+from operator_under_test import ARRAYS, DTYPES, to_array
 from tolerances import assert_close, assert_gradients_close
 
 pytestmark = pytest.mark.usefixtures("device", "mode")

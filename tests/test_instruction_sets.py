@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 import recorded
 import reference
+from element_types import held_in
 from geometries import GRID, Geometry, geometries
 from kernel_driver import CROSS, Driver, build_driver, cross_driver
 from ms_deform.builder import CPU_INSTRUCTION_SETS
 from ms_deform.library import find_library
-from operator_under_test import DTYPES, held_in
+from operator_under_test import DTYPES
 from reference import Gradients
 from tolerances import assert_close, assert_gradients_close
 

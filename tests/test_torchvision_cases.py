@@ -12,9 +12,9 @@ import pytest
 
 import operator_under_test
 import reference
+from element_types import held_in
 from finite_differences import assert_gradients_match_differences
 from geometries import GRID
-from operator_under_test import held_in
 from reference import Gradients
 from tolerances import assert_close
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import operator_under_test
+from element_types import held_in
 from geometries import Geometry, geometries
-from operator_under_test import held_in
 from tolerances import assert_close, assert_gradients_close
 
 pytest.importorskip("torchvision", reason="needs torch and torchvision: pip install '.[parity]'")

@@ -10,8 +10,9 @@ import pytest
 
 import operator_under_test
 import reference
+from element_types import held_in
 from geometries import Geometry
-from operator_under_test import DTYPES, held_in
+from operator_under_test import DTYPES
 from tolerances import assert_close, assert_gradients_close
 
 pytestmark = pytest.mark.usefixtures("device", "mode")

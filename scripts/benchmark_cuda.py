@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark on an NVIDIA GPU: its sides, the GPU's roof, and extra memory.
+
+Tensors are torch's. This project's library is called through its AOT entry points, as MindSpore
+calls it, so that no MindSpore for GPUs is needed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmark_peers import Call, Side, Torchvision
+from benchmark_roof import Rates
+from ms_deform.library import find_library
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+if TYPE_CHECKING:
+    from aot_caller import AotLibrary
+
+QUEUE_CYCLES = 3_000_000  # one to two milliseconds
+ROOF_SIZE = 8192
+
+
+class _OnGpu(Side):
+    """Timed by the GPU's own clock."""
+
+    def seconds(self) -> float:
+        import torch
+
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        # The GPU idles first, while the work is queued: the host's time is not the kernels'.
+        torch.cuda._sleep(QUEUE_CYCLES)
+        start.record()
+        self()
+        end.record()
+        end.synchronize()
+        return 1e-3 * start.elapsed_time(end)
+
+    def extra_memory(self) -> int:
+        """Bytes of the device that a call takes beyond its results."""
+        raise NotImplementedError
+
+
+class MsDeformCuda(_OnGpu):
+    modules = ("torch",)
+    trains = True
+
+    def __init__(self, call: Call) -> None:
+        import torch
+
+        row = call.row
+        dtype = getattr(torch, call.dtype)
+        arrays = call.arrays._asdict()
+        self.tensors = {
+            name: torch.from_numpy(array).to(call.device, dtype) for name, array in arrays.items()
+        }
+        self.call = call
+        self.constants = [*(row.s,) * 2, *(row.padding,) * 4, 1, 1, True, True, False]
+        self.library = _library()
+
+    def __call__(self) -> None:
+        from aot_caller import GRADIENT_FUNCTIONS
+
+        self.outputs = self._queue("MsDeformForward", "bias", ["grad_output"])
+        if self.call.training:
+            gradients = {}
+            for function, names in GRADIENT_FUNCTIONS.items():
+                gradients.update(zip(names, self._queue(function, "grad_output", names)))
+            order = ("input", "offset", "weight", "bias", "mask")
+            self.outputs += [gradients[name] for name in order]
+
+    def _queue(self, function: str, last: str, results: list[str]) -> list:
+        import torch
+
+        inputs = [self.tensors[name] for name in ("input", "offset", "mask", "weight", last)]
+        outputs = [torch.empty_like(self.tensors[name]) for name in results]
+        tensors = [*inputs, *outputs]
+        self.library(
+            function,
+            [tensor.data_ptr() for tensor in tensors],
+            [tensor.shape for tensor in tensors],
+            self.call.dtype,
+            self.constants,
+            torch.cuda.current_stream().cuda_stream if inputs[0].is_cuda else 0,
+        )
+        return outputs
+
+    def results(self) -> list[np.ndarray]:
+        return [
+            (tensor if tensor.itemsize > 2 else tensor.float()).cpu().numpy()
+            for tensor in self.outputs
+        ]
+
+    def extra_memory(self) -> int:
+        import torch
+
+        self.library.release_scratch()
+        self()
+        torch.cuda.synchronize()
+        return self.library.scratch_bytes()
+
+
+class TorchvisionCuda(_OnGpu, Torchvision):
+    def extra_memory(self) -> int:
+        import torch
+
+        self.outputs = []
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        self()
+        torch.cuda.synchronize()
+        results = sum(tensor.nbytes for tensor in self.outputs)
+        return torch.cuda.max_memory_allocated() - before - results
+
+
+class CudaRoof:
+    """What the GPU does when nothing else is asked of it: matrix products, and copies."""
+
+    name = "of roof"
+    meaning = (
+        "of roof: what the call would take at the GPU's rate of matrix products in this dtype, or "
+        "at its copy bandwidth with every tensor moved once, whichever is more, over what it took. "
+        "The rates are torch's, measured between the turns"
+    )
+
+    def __init__(self, dtype: str) -> None:
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = False  # float32 is computed in float32 here
+        options = {"device": "cuda", "dtype": getattr(torch, dtype)}
+        size = ROOF_SIZE // 4 if dtype == "float64" else ROOF_SIZE
+        self.factor = torch.randn(size, size, **options)
+        self.product = torch.empty_like(self.factor)
+        self.source = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+        self.target = torch.empty_like(self.source)
+
+    def __call__(self) -> Rates:
+        import torch
+
+        flops = 2 * len(self.factor) ** 3
+        seconds = _seconds_of(lambda: torch.matmul(self.factor, self.factor, out=self.product))
+        copy_seconds = _seconds_of(lambda: self.target.copy_(self.source))
+        return Rates(flops / seconds, 2 * self.source.nbytes / copy_seconds)
+
+
+def _seconds_of(work: Callable[[], object]) -> float:
+    import torch
+
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    work()
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return 1e-3 * start.elapsed_time(end)
+
+
+@cache
+def _library() -> AotLibrary:
+    from aot_caller import AotLibrary
+
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return AotLibrary(find_library("cuda"), Path(folder.name))
+
+
+def device_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name()
