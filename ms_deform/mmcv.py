@@ -102,7 +102,7 @@ class DeformConv2dPack(_Pack):
         ValueError: If `bias` is True, or a number is out of range or does not divide the channels.
 
     Supported Platforms:
-        ``CPU``
+        ``CPU`` ``GPU``
 
     Examples:
         >>> import mindspore
@@ -204,7 +204,7 @@ class ModulatedDeformConv2dPack(_Pack):
         ValueError: If a number is out of range or does not divide the channels.
 
     Supported Platforms:
-        ``CPU``
+        ``CPU`` ``GPU``
 
     Examples:
         >>> import mindspore

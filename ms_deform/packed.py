@@ -69,7 +69,7 @@ def deformable_conv2d(
             :func:`ms_deform.deform_conv2d`.
 
     Supported Platforms:
-        ``CPU``
+        ``CPU`` ``GPU``
 
     Examples:
         >>> import mindspore
@@ -130,7 +130,7 @@ def pack_offset(offset: Tensor, mask: Tensor | None = None) -> Tensor:
             number, or `mask` has not half as many.
 
     Supported Platforms:
-        ``Ascend`` ``GPU`` ``CPU``
+        ``CPU`` ``GPU`` ``Ascend``
 
     Examples:
         >>> import numpy as np
@@ -164,7 +164,7 @@ def unpack_offset(packed: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: If `packed` is not a 4-D tensor with a multiple of 3 channels.
 
     Supported Platforms:
-        ``Ascend`` ``GPU`` ``CPU``
+        ``CPU`` ``GPU`` ``Ascend``
 
     Examples:
         >>> import numpy as np

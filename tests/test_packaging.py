@@ -93,7 +93,7 @@ def test_metadata_pins_what_mindspore_needs(wheel):
     assert "numpy<2,>=1.25" in required
     assert "mindspore<2.11,>=2.7" in required
     assert metadata["Requires-Python"] in ("<3.13,>=3.9", ">=3.9,<3.13")
-    extras = {"test", "demo", "parity", "bench", "cuda", "lint"}
+    extras = {"test", "bench", "convert", "cuda", "demo", "lint", "onnx", "parity", "viz"}
     assert set(metadata.get_all("Provides-Extra")) == extras
 
 
