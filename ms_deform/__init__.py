@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from ms_deform._version import __version__
 
 if TYPE_CHECKING:
+    from ms_deform.backends import set_backend
     from ms_deform.determinism import set_deterministic
     from ms_deform.library import release_scratch, scratch_bytes
+    from ms_deform.mindir import export_mindir
     from ms_deform.mmcv import DeformConv2dPack, ModulatedDeformConv2dPack
     from ms_deform.nn import DeformConv2d
     from ms_deform.ops import deform_conv2d
@@ -23,9 +25,11 @@ __all__ = [
     "__version__",
     "deform_conv2d",
     "deformable_conv2d",
+    "export_mindir",
     "pack_offset",
     "release_scratch",
     "scratch_bytes",
+    "set_backend",
     "set_deterministic",
     "unpack_offset",
 ]
@@ -37,9 +41,11 @@ _HOMES = {
     "ModulatedDeformConv2dPack": "ms_deform.mmcv",
     "deform_conv2d": "ms_deform.ops",
     "deformable_conv2d": "ms_deform.packed",
+    "export_mindir": "ms_deform.mindir",
     "pack_offset": "ms_deform.packed",
     "release_scratch": "ms_deform.library",
     "scratch_bytes": "ms_deform.library",
+    "set_backend": "ms_deform.backends",
     "set_deterministic": "ms_deform.determinism",
     "unpack_offset": "ms_deform.packed",
 }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ms_deform import builder, library
 from ms_deform._version import __version__
-from ms_deform.backends import BACKENDS
+from ms_deform.backends import LIBRARY_TARGETS
 
 # MindSpore and NumPy are imported where they are used only: the report must come out where they
 # are missing or broken.
@@ -152,10 +152,10 @@ def _describe_library(target: str) -> str:
 
 
 def _describe_device_target(device_target: str) -> str:
-    if device_target not in BACKENDS:
+    if device_target not in LIBRARY_TARGETS:
         return f"not usable: no backend in ms_deform {__version__}"
     try:
-        path = library.find_library(BACKENDS[device_target].library_target)
+        path = library.find_library(LIBRARY_TARGETS[device_target])
     except library.LibraryError as error:
         return f"not usable: {error}"
     return _gpu_complaint(device_target) or _white_list_complaint(path) or "usable"

@@ -9,7 +9,6 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Uniform, Zero, initializer
 
 from ms_deform.nn import DeformConv2d
-from ms_deform.ops import deform_conv2d
 
 
 class _Pack(DeformConv2d):
@@ -26,10 +25,11 @@ class _Pack(DeformConv2d):
         groups: int,
         deform_groups: int,
         bias: bool,
+        backend: str | None,
         channels_per_sample: int,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, backend
         )
         if deform_groups < 1 or in_channels % deform_groups != 0:
             raise ValueError(
@@ -83,6 +83,8 @@ class DeformConv2dPack(_Pack):
             must be False. Default: ``False`` .
         im2col_step (int, optional): There for mmcv's signature, and without effect: the kernels of
             this project need no such step. Default: ``32`` .
+        backend (str, optional): What computes it, see :class:`ms_deform.set_backend`. Default:
+            ``None`` , whatever that has chosen.
 
     Inputs:
         - **x** (Tensor) - Shape :math:`(N, C_{in}, H, W)`.
@@ -102,7 +104,7 @@ class DeformConv2dPack(_Pack):
         ValueError: If `bias` is True, or a number is out of range or does not divide the channels.
 
     Supported Platforms:
-        ``CPU`` ``GPU``
+        ``CPU`` ``GPU`` ``Ascend``
 
     Examples:
         >>> import mindspore
@@ -127,6 +129,7 @@ class DeformConv2dPack(_Pack):
         deform_groups: int = 1,
         bias: bool = False,
         im2col_step: int = 32,
+        backend: str | None = None,
     ) -> None:
         if bias:
             raise ValueError(
@@ -143,20 +146,13 @@ class DeformConv2dPack(_Pack):
             groups,
             deform_groups,
             False,
+            backend,
             channels_per_sample=2,
         )
         self.weight.set_data(initializer(HeUniform(), self.weight.shape))
 
     def construct(self, x: Tensor) -> Tensor:
-        return deform_conv2d(
-            x,
-            self.conv_offset(x),
-            self.weight,
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-        )
+        return self.deform_conv(x, self.conv_offset(x), None)
 
 
 class ModulatedDeformConv2dPack(_Pack):
@@ -184,6 +180,8 @@ class ModulatedDeformConv2dPack(_Pack):
         deform_groups (int, optional): Number of groups of channels with offsets of their own;
             divides `in_channels`. Default: ``1`` .
         bias (bool, optional): Whether to add a learned bias. Default: ``True`` .
+        backend (str, optional): What computes it, see :class:`ms_deform.set_backend`. Default:
+            ``None`` , whatever that has chosen.
 
     Inputs:
         - **x** (Tensor) - Shape :math:`(N, C_{in}, H, W)`.
@@ -204,7 +202,7 @@ class ModulatedDeformConv2dPack(_Pack):
         ValueError: If a number is out of range or does not divide the channels.
 
     Supported Platforms:
-        ``CPU`` ``GPU``
+        ``CPU`` ``GPU`` ``Ascend``
 
     Examples:
         >>> import mindspore
@@ -228,6 +226,7 @@ class ModulatedDeformConv2dPack(_Pack):
         groups: int = 1,
         deform_groups: int = 1,
         bias: bool = True,
+        backend: str | None = None,
     ) -> None:
         super().__init__(
             in_channels,
@@ -239,6 +238,7 @@ class ModulatedDeformConv2dPack(_Pack):
             groups,
             deform_groups,
             bias,
+            backend,
             channels_per_sample=3,
         )
         # All input channels count, whatever the groups: as mmcv.
@@ -250,13 +250,4 @@ class ModulatedDeformConv2dPack(_Pack):
     def construct(self, x: Tensor) -> Tensor:
         predicted = self.conv_offset(x)
         offsets = predicted.shape[1] // 3 * 2
-        return deform_conv2d(
-            x,
-            predicted[:, :offsets],
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            ops.sigmoid(predicted[:, offsets:]),
-        )
+        return self.deform_conv(x, predicted[:, :offsets], ops.sigmoid(predicted[:, offsets:]))

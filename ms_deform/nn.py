@@ -8,8 +8,9 @@ import math
 from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import HeUniform, Uniform, initializer
 
+from ms_deform.backends import check_name
 from ms_deform.geometry import constant_ints
-from ms_deform.ops import deform_conv2d
+from ms_deform.ops import convolve
 
 
 class DeformConv2d(nn.Cell):
@@ -36,6 +37,8 @@ class DeformConv2d(nn.Cell):
         groups (int, optional): Number of groups of channels that are convolved apart; divides
             `in_channels` and `out_channels`. Default: ``1`` .
         bias (bool, optional): Whether to add a learned bias. Default: ``True`` .
+        backend (str, optional): What computes it, see :class:`ms_deform.set_backend`. Default:
+            ``None`` , whatever that has chosen.
 
     Inputs:
         - **input** (Tensor) - Shape :math:`(N, C_{in}, H, W)`.
@@ -62,9 +65,10 @@ class DeformConv2d(nn.Cell):
         ValueError: If `in_channels`, `out_channels`, `kernel_size`, `stride`, `dilation` or
             `groups` is less than 1, `padding` is negative, or `groups` does not divide
             `in_channels` and `out_channels`.
+        ValueError: If there is no backend of the name `backend`.
 
     Supported Platforms:
-        ``CPU`` ``GPU``
+        ``CPU`` ``GPU`` ``Ascend``
 
     Examples:
         >>> import mindspore
@@ -89,8 +93,10 @@ class DeformConv2d(nn.Cell):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
+        backend: str | None = None,
     ) -> None:
         super().__init__()
+        check_name(f"{type(self).__name__}: 'backend'", backend)
         for name, value in (
             ("in_channels", in_channels),
             ("out_channels", out_channels),
@@ -110,6 +116,7 @@ class DeformConv2d(nn.Cell):
         self.padding = constant_ints("padding", padding, 0, (2, 4))
         self.dilation = constant_ints("dilation", dilation, 1, (2,))
         self.groups = groups
+        self.backend = backend
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         self.weight = Parameter(initializer(HeUniform(math.sqrt(5)), shape), name="weight")
         self.bias = None
@@ -118,15 +125,20 @@ class DeformConv2d(nn.Cell):
             self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
 
     def construct(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
-        return deform_conv2d(
+        return self.deform_conv(input, offset, mask)
+
+    def deform_conv(self, input: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
+        """What `construct` does, for layers that make offset and mask themselves."""
+        return convolve(
             input,
             offset,
             self.weight,
             self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            mask=mask,
+            self.stride,
+            self.padding,
+            self.dilation,
+            mask,
+            self.backend,
         )
 
     def extend_repr(self) -> str:
@@ -144,4 +156,6 @@ class DeformConv2d(nn.Cell):
             parts.append(f"groups={self.groups}")
         if self.bias is None:
             parts.append("bias=False")
+        if self.backend is not None:
+            parts.append(f"backend={self.backend}")
         return ", ".join(parts)

@@ -9,11 +9,12 @@ from mindspore import Tensor, get_current_device
 from mindspore import dtype as mstype
 from mindspore._c_expression.amp import get_curr_amp_strategy
 from mindspore.common.dtype import Type
-from mindspore.ops import Custom, constexpr, stop_gradient
+from mindspore.ops import Primitive, constexpr, stop_gradient
 
+from ms_deform.backends import asked_backend, choose_backend, composition
+from ms_deform.backends.aot import forward_primitive, placeholder
 from ms_deform.determinism import is_deterministic
 from ms_deform.geometry import TensorInfo, check_geometry
-from ms_deform.primitives import forward_primitive, placeholder
 
 
 def deform_conv2d(
@@ -84,10 +85,11 @@ def deform_conv2d(
             `dilation` is less than 1, or `padding` is negative.
         RuntimeError: If there is no backend for the device target, or its library is missing,
             damaged, or built for another version.
-        NotImplementedError: If a second-order gradient is asked for.
+        NotImplementedError: If a second-order gradient is asked for, or the backend that
+            :class:`ms_deform.set_backend` chose has a limit that the call does not keep.
 
     Supported Platforms:
-        ``CPU`` ``GPU``
+        ``CPU`` ``GPU`` ``Ascend``
 
     Examples:
         >>> import mindspore
@@ -107,7 +109,22 @@ def deform_conv2d(
            [3.  4.5 3. ]
            [2.  3.  2. ]]]]
     """
-    primitive, absent = _prepare(
+    return convolve(input, offset, weight, bias, stride, padding, dilation, mask, None)
+
+
+def convolve(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int] | tuple[int, int, int, int],
+    dilation: int | tuple[int, int],
+    mask: Tensor | None,
+    backend: str | None,
+) -> Tensor:
+    """`deform_conv2d` on the backend of that name; None: the one that `set_backend` chose."""
+    name, primitives, absent = _prepare(
         _describe(input),
         _describe(offset),
         _describe(weight),
@@ -116,8 +133,11 @@ def deform_conv2d(
         padding,
         dilation,
         _describe(mask),
+        backend,
     )
-    return primitive(
+    if name == "composition":
+        return composition.convolve(*primitives, input, offset, mask, weight, bias)
+    return primitives[0](
         input,
         offset,
         absent if mask is None else mask,
@@ -142,8 +162,9 @@ def _prepare(
     padding: object,
     dilation: object,
     mask: object,
-) -> tuple[Custom, Tensor]:
-    """The checked call's primitive, and what to pass for an absent tensor."""
+    backend: str | None,
+) -> tuple[str, tuple[Primitive, ...], Tensor]:
+    """The checked call's backend and its primitives, and what to pass for an absent tensor."""
     tensors = (
         _described_tensor("input", input),
         _described_tensor("offset", offset),
@@ -153,15 +174,18 @@ def _prepare(
     )
     constants = [stride, padding, dilation]
     constants = tuple([tuple(item) if isinstance(item, list) else item for item in constants])
-    primitive = _cached_primitive(
-        get_current_device().device_target,
+    device_target = get_current_device().device_target
+    name = choose_backend(device_target, backend or asked_backend())
+    primitives = _cached_primitives(
+        name,
+        device_target,
         is_deterministic(),
         _differ_in_dtype(tensors) and _mixed_precision_casts(),
         repr(constants),
         tensors,
         constants,
     )
-    return primitive, placeholder(input[1])
+    return name, primitives, placeholder(input[1])
 
 
 def _described_tensor(name: str, described: object) -> tuple[object, Type]:
@@ -196,15 +220,22 @@ def _mixed_precision_casts() -> bool:
 # Bounded: data of ever new sizes must not fill the memory. The constants' text is a part of the key
 # because 1, 1.0 and True are equal, and only one of them is a stride.
 @lru_cache(maxsize=4096)
-def _cached_primitive(
+def _cached_primitives(
+    backend: str,
     device_target: str,
     deterministic: bool,
     casts: bool,
     constants_text: str,
     tensors: tuple[tuple[object, Type] | None, ...],
     constants: tuple[object, ...],
-) -> Custom:
+) -> tuple[Primitive, ...]:
     infos = [tensor and TensorInfo(*tensor) for tensor in tensors]
     if casts:
         infos = [info and info._replace(dtype=mstype.float32) for info in infos]
-    return forward_primitive(device_target, check_geometry(*infos, *constants), deterministic)
+    geometry = check_geometry(*infos, *constants)
+    if backend == "composition":
+        input, offset, weight, _, _ = infos
+        composition.check_limits(device_target, input, offset, weight)
+        channels = input.shape[1], offset.shape[1]
+        return composition.primitives(geometry, *channels, weight.shape)
+    return (forward_primitive(device_target, geometry, deterministic),)

@@ -7,10 +7,11 @@ MindSpore's builtin takes offsets and mask in one tensor: all x, then all y, the
 
 from __future__ import annotations
 
-from mindspore import Tensor, ops
+from mindspore import Tensor
 from mindspore.ops import constexpr
 
 from ms_deform.geometry import Dimension, constant_ints
+from ms_deform.layout import pack, unpack
 from ms_deform.ops import deform_conv2d
 
 
@@ -69,7 +70,7 @@ def deformable_conv2d(
             :func:`ms_deform.deform_conv2d`.
 
     Supported Platforms:
-        ``CPU`` ``GPU``
+        ``CPU`` ``GPU`` ``Ascend``
 
     Examples:
         >>> import mindspore
@@ -96,15 +97,16 @@ def deformable_conv2d(
         deformable_groups,
         modulated,
     )
+    offset, mask = unpack(offsets, samples)
     return deform_conv2d(
         x,
-        _interleave(offsets[:, :samples], offsets[:, samples : 2 * samples]),
+        offset,
         weight,
         bias,
         strides[2:],
         padding,
         dilations[2:],
-        offsets[:, 2 * samples :] if modulated else None,
+        mask if modulated else None,
     )
 
 
@@ -142,8 +144,7 @@ def pack_offset(offset: Tensor, mask: Tensor | None = None) -> Tensor:
         [ 1.    2.   10.   20.    0.5   0.25]
     """
     _check_pack(offset.shape, None if mask is None else mask.shape)
-    y, x = offset[:, 0::2], offset[:, 1::2]
-    return ops.concat((x, y, ops.ones_like(y) if mask is None else mask), 1)
+    return pack(offset, mask)
 
 
 def unpack_offset(packed: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,14 +179,7 @@ def unpack_offset(packed: Tensor) -> tuple[Tensor, Tensor]:
         [0.5  0.25]
     """
     _check_unpack(packed.shape)
-    samples = packed.shape[1] // 3
-    offset = _interleave(packed[:, :samples], packed[:, samples : 2 * samples])
-    return offset, packed[:, 2 * samples :]
-
-
-def _interleave(x: Tensor, y: Tensor) -> Tensor:
-    """[N, J, Ho, Wo] twice -> [N, 2 J, Ho, Wo], y before x."""
-    return ops.flatten(ops.stack((y, x), 2), start_dim=1, end_dim=2)
+    return unpack(packed, packed.shape[1] // 3)
 
 
 # With this decorator a function runs in Python, in graph mode while the graph is compiled.

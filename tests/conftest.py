@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cuda_emulation import build_emulated
-from ms_deform.backends import BACKENDS
+from ms_deform.backends import LIBRARY_TARGETS, set_backend
 from ms_deform.library import LibraryError, find_library
 
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
@@ -33,11 +33,11 @@ def pytest_collection_finish() -> None:
 
 
 # Both fixtures outlive a test function, as Hypothesis asks of fixtures it cannot reset.
-@pytest.fixture(scope="session", params=list(BACKENDS))
+@pytest.fixture(scope="session", params=list(LIBRARY_TARGETS))
 def device(request: pytest.FixtureRequest) -> str:
     try:
         ms.set_context(device_target=request.param)
-        find_library(BACKENDS[request.param].library_target)
+        find_library(LIBRARY_TARGETS[request.param])
     except (LibraryError, RuntimeError, ValueError) as error:
         reason, _, _ = str(error).partition(".")
         pytest.skip(f"MindSpore cannot use a {request.param} here: {reason}")
@@ -50,6 +50,12 @@ def mode(request: pytest.FixtureRequest) -> Iterator[str]:
     ms.set_context(mode=MODES[request.param])
     yield request.param
     ms.set_context(mode=before)
+
+
+@pytest.fixture(scope="module", params=["aot", "composition"])
+def backend(request: pytest.FixtureRequest, device: str) -> Iterator[str]:
+    with set_backend(request.param):
+        yield request.param
 
 
 @pytest.fixture(autouse=True)

@@ -25,10 +25,12 @@ SECTIONS = {
     "DeformConv2dPack": _LAYER,
     "ModulatedDeformConv2dPack": _LAYER,
     "deformable_conv2d": _FUNCTION,
+    "export_mindir": _FUNCTION,
     "pack_offset": _FUNCTION,
     "unpack_offset": _FUNCTION,
     "release_scratch": ("Raises", "Supported Platforms", "Examples"),
     "scratch_bytes": ("Returns", "Raises", "Supported Platforms", "Examples"),
+    "set_backend": ("Args", "Raises", "Supported Platforms", "Examples"),
     "set_deterministic": ("Args", "Raises", "Supported Platforms", "Examples"),
 }
 

@@ -11,7 +11,7 @@ from mindspore import nn
 from invalid_calls import INVALID_SHAPES
 from networks import CHANNELS, Call, LayerNet, MeanSquare, call_tensors, image
 
-pytestmark = [pytest.mark.usefixtures("device", "mode"), pytest.mark.usefixtures("scratch_folder")]
+pytestmark = pytest.mark.usefixtures("device", "mode", "scratch_folder")
 
 UNKNOWN = {
     "batch": [None, CHANNELS, 7, 9],

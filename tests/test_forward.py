@@ -15,7 +15,7 @@ from geometries import GRID, Geometry, geometries
 from operator_under_test import DTYPES
 from tolerances import assert_close
 
-pytestmark = pytest.mark.usefixtures("device", "mode")
+pytestmark = pytest.mark.usefixtures("device", "mode", "backend")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,8 +9,8 @@ from mindspore import dtype as mstype
 from fake_checkout import build_library
 from geometries import Geometry
 from ms_deform import geometry as checked
+from ms_deform.backends.aot import forward_primitive
 from ms_deform.library import LibraryError
-from ms_deform.primitives import forward_primitive
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from geometries import GRID, Geometry, geometries
 from operator_under_test import ARRAYS, DTYPES, to_array
 from tolerances import assert_close, assert_gradients_close
 
-pytestmark = pytest.mark.usefixtures("device", "mode")
+pytestmark = pytest.mark.usefixtures("device", "mode", "backend")
 
 
 def assert_equals_the_reference(geometry: Geometry, seed: int, dtype: str) -> None:

@@ -15,7 +15,7 @@ from ms_deform import DeformConv2d, deform_conv2d
 from networks import image
 
 
-def test_arguments_and_defaults_are_torchvisions():
+def test_arguments_and_defaults_are_torchvisions_and_a_backend():
     parameters = inspect.signature(DeformConv2d).parameters
     assert {name: parameter.default for name, parameter in parameters.items()} == {
         "in_channels": inspect.Parameter.empty,
@@ -26,6 +26,7 @@ def test_arguments_and_defaults_are_torchvisions():
         "dilation": 1,
         "groups": 1,
         "bias": True,
+        "backend": None,
     }
     parameters = inspect.signature(deform_conv2d).parameters
     assert {name: parameter.default for name, parameter in parameters.items()} == {

@@ -39,7 +39,7 @@ def randomise(layer: nn.Cell) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_arguments_and_defaults_are_mmcvs():
+def test_arguments_and_defaults_are_mmcvs_and_a_backend():
     empty = inspect.Parameter.empty
     common = {
         "in_channels": empty,
@@ -52,8 +52,8 @@ def test_arguments_and_defaults_are_mmcvs():
         "deform_groups": 1,
     }
     for layer, more in (
-        (LAYERS[0], {"bias": False, "im2col_step": 32}),
-        (LAYERS[1], {"bias": True}),
+        (LAYERS[0], {"bias": False, "im2col_step": 32, "backend": None}),
+        (LAYERS[1], {"bias": True, "backend": None}),
     ):
         parameters = inspect.signature(layer).parameters
         assert {name: p.default for name, p in parameters.items()} == {**common, **more}

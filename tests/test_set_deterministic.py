@@ -24,10 +24,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
 
     original = operator_module.forward_primitive
     monkeypatch.setattr(operator_module, "forward_primitive", forward_primitive)
-    operator_module._cached_primitive.cache_clear()
+    operator_module._cached_primitives.cache_clear()
     yield seen
     ms_deform.set_deterministic(False)
-    operator_module._cached_primitive.cache_clear()
+    operator_module._cached_primitives.cache_clear()
 
 
 def call() -> None:

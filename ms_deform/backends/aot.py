@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The primitives behind ``deform_conv2d``: ``ops.Custom`` AOT operators and their bprop rules.
+"""The backend "aot": ``ops.Custom`` AOT operators and their bprop rules.
 
 The forward operator and three gradients: of (input, offset, mask), of weight and of bias, so that a
 graph drops those that it does not ask for. All take five inputs, whatever is optional, so that one
@@ -16,7 +16,7 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops import CustomRegOp, DataType
 
-from ms_deform.backends import backend_for
+from ms_deform.backends import LIBRARY_TARGETS
 from ms_deform.geometry import Geometry
 from ms_deform.library import find_library
 
@@ -96,7 +96,7 @@ def _primitive(
     attributes: dict[str, object],
     bprop: Callable[..., object],
 ) -> ops.Custom:
-    library = find_library(backend_for(device_target).library_target)
+    library = find_library(LIBRARY_TARGETS[device_target])
     registration = CustomRegOp(function).target(device_target)
     for index, name in enumerate(inputs):
         registration = registration.input(index, name)

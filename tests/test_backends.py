@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backends are chosen by name; the composition is the AOT kernels' equal, within its limits."""
+
+from __future__ import annotations
+
+import copy
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn, ops
+
+import ms_deform
+from ms_deform import DeformConv2d, ModulatedDeformConv2dPack, deform_conv2d, set_backend
+from ms_deform.backends import BACKENDS, asked_backend, choose_backend, composition
+from ms_deform.geometry import TensorInfo
+from networks import CHANNELS, TAPS, LayerNet, MeanSquare, call_tensors, image, random_array
+
+pytestmark = pytest.mark.usefixtures("device", "mode", "scratch_folder")
+
+
+@pytest.fixture
+def sampled(monkeypatch) -> list[str]:
+    """The calls that the composition computed."""
+    calls = []
+    original = composition.convolve
+
+    def convolve(*arguments):
+        calls.append("composition")
+        return original(*arguments)
+
+    monkeypatch.setattr(composition, "convolve", convolve)
+    return calls
+
+
+@pytest.fixture
+def pynative():
+    """For tests that look at calls from Python."""
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=before)
+
+
+def call() -> ms.Tensor:
+    return deform_conv2d(**call_tensors(), padding=1)
+
+
+@pytest.mark.usefixtures("pynative")
+def test_the_choice_holds_until_the_next_one(sampled):
+    call()
+    assert sampled == []
+    set_backend("composition")
+    call()
+    assert len(sampled) == 1
+    set_backend(None)
+    call()
+    assert len(sampled) == 1
+
+
+@pytest.mark.usefixtures("pynative")
+def test_a_with_block_restores_the_choice_before_it(sampled):
+    with set_backend("composition"):
+        with set_backend("aot"):
+            call()
+            assert sampled == []
+        call()
+        assert len(sampled) == 1
+    assert asked_backend() is None
+    with pytest.raises(ZeroDivisionError), set_backend("composition"):
+        raise ZeroDivisionError
+    assert asked_backend() is None
+
+
+@pytest.mark.usefixtures("pynative")
+def test_a_layers_own_backend_is_stronger(sampled):
+    layer = DeformConv2d(CHANNELS, 6, 3, padding=1, backend="composition")
+    pack = ModulatedDeformConv2dPack(CHANNELS, 6, 3, padding=1, backend="composition")
+    offset = ms.Tensor(random_array((2, 2 * TAPS, 7, 9)))
+    with set_backend("aot"):
+        layer(image(), offset)
+        pack(image())
+    assert len(sampled) == 2
+    assert "backend=composition" in repr(layer)
+    with set_backend("composition"):
+        DeformConv2d(CHANNELS, 6, 3, padding=1, backend="aot")(image(), offset)
+    assert len(sampled) == 2
+
+
+def test_a_layers_backend_is_the_one_in_its_graph(mode, tmp_path):
+    layer = ModulatedDeformConv2dPack(CHANNELS, 6, 3, padding=1, backend="composition")
+    twin = ModulatedDeformConv2dPack(CHANNELS, 6, 3, padding=1)
+    ms.load_param_into_net(twin, layer.parameters_dict())
+    np.testing.assert_allclose(
+        layer(image()).asnumpy(), twin(image()).asnumpy(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_unknown_names_are_refused():
+    message = "must be one of aot, composition, aclnn, aicpu, or None, got 'cuda'"
+    with pytest.raises(ValueError, match=f"set_backend: 'name' {message}"):
+        set_backend("cuda")
+    with pytest.raises(ValueError, match=f"DeformConv2d: 'backend' {message}"):
+        DeformConv2d(3, 4, 3, backend="cuda")
+    assert asked_backend() is None
+
+
+def test_a_backend_of_another_device_is_refused():
+    with (
+        set_backend("aicpu"),
+        pytest.raises(RuntimeError, match="'aicpu' does not serve device target"),
+    ):
+        Called()(*call_tensors().values())
+    with pytest.raises(RuntimeError, match="no backend for device target 'TPU'"):
+        choose_backend("TPU", None)
+
+
+def test_defaults_of_the_device_targets():
+    defaults = {device_target: choose_backend(device_target, None) for device_target in BACKENDS}
+    assert defaults == {"CPU": "aot", "GPU": "aot", "Ascend": "composition"}
+
+
+class Called(nn.Cell):
+    def construct(self, input, offset, weight, bias, mask):
+        return deform_conv2d(input, offset, weight, bias, padding=1, mask=mask)
+
+
+def test_float64_is_refused_by_the_composition():
+    tensors = [tensor.astype(ms.float64) for tensor in call_tensors().values()]
+    with set_backend("composition"), pytest.raises(NotImplementedError, match="has no float64"):
+        Called()(*tensors)
+
+
+def test_the_composition_takes_any_batch_size_in_one_graph():
+    static, dynamic = LayerNet(), LayerNet()
+    ms.load_param_into_net(dynamic, static.parameters_dict())
+    dynamic.set_inputs(ms.Tensor(shape=[None, CHANNELS, 7, 9], dtype=ms.float32))
+    for batch in (2, 1, 3):
+        with set_backend("composition"):
+            actual = dynamic(image(batch)).asnumpy()
+        expected = static(image(batch)).asnumpy()
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ([2, CHANNELS, None, None], None), ids=("size", "rank"))
+def test_other_unknown_dimensions_are_refused_by_the_composition(shape, mode):
+    if mode == "pynative":
+        pytest.skip("every dimension is known in PyNative mode")
+    net = LayerNet()
+    net.set_inputs(ms.Tensor(shape=shape, dtype=ms.float32))
+    message = "only the batch size is unknown"
+    with set_backend("composition"), pytest.raises(NotImplementedError, match=message):
+        net(image())
+
+
+def test_a_kernel_that_ascends_conv2d_does_not_take_is_refused():
+    tensors = [TensorInfo(shape, ms.float32) for shape in ((1, 1, 9, 99), (1, 128, 9, 36))]
+    weight = TensorInfo((1, 1, 1, 64), ms.float32)
+    composition.check_limits("CPU", *tensors, weight)
+    with pytest.raises(NotImplementedError, match="at most 63 x 63 on Ascend"):
+        composition.check_limits("Ascend", *tensors, weight)
+
+
+def test_training_on_the_composition_gives_the_losses_of_the_kernels():
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.first = ModulatedDeformConv2dPack(CHANNELS, 8, 3, padding=1, deform_groups=2)
+            self.second = LayerNet()
+            self.between = nn.Conv2d(8, CHANNELS, 1, has_bias=True)
+
+        def construct(self, x):
+            return self.second(self.between(ops.relu(self.first(x))))
+
+    def losses(backend: str, net: nn.Cell) -> list[float]:
+        optimizer = nn.Momentum(net.trainable_params(), learning_rate=0.1, momentum=0.9)
+        step = nn.TrainOneStepCell(MeanSquare(net), optimizer).set_train()
+        with set_backend(backend):
+            return [float(step(image(seed=i)).asnumpy()) for i in range(20)]
+
+    net = Net()
+    nets = net, copy.deepcopy(net)
+    curves = [losses(*arguments) for arguments in zip(("aot", "composition"), nets)]
+    assert curves[0][-1] < 0.9 * curves[0][0]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=0, atol=1e-5)
+
+
+def test_set_backend_is_public():
+    assert ms_deform.set_backend is set_backend
