@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ms_deform.mindir import export_mindir
     from ms_deform.mmcv import DeformConv2dPack, ModulatedDeformConv2dPack
     from ms_deform.nn import DeformConv2d
+    from ms_deform.onnx_export import export_onnx
     from ms_deform.ops import deform_conv2d
     from ms_deform.packed import deformable_conv2d, pack_offset, unpack_offset
 
@@ -26,6 +27,7 @@ __all__ = [
     "deform_conv2d",
     "deformable_conv2d",
     "export_mindir",
+    "export_onnx",
     "pack_offset",
     "release_scratch",
     "scratch_bytes",
@@ -42,6 +44,7 @@ _HOMES = {
     "deform_conv2d": "ms_deform.ops",
     "deformable_conv2d": "ms_deform.packed",
     "export_mindir": "ms_deform.mindir",
+    "export_onnx": "ms_deform.onnx_export",
     "pack_offset": "ms_deform.packed",
     "release_scratch": "ms_deform.library",
     "scratch_bytes": "ms_deform.library",

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +13,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from mindspore.train.mind_ir_pb2 import ModelProto
 
-from ms_deform.backends import set_backend
+from ms_deform.backends import forced_backend
 
 # Of each dtype, relative to the largest value of an output: how far the file may be from the
 # network, whose layers may have run on another backend.
@@ -92,7 +90,7 @@ def export_mindir(net: nn.Cell, *inputs: Tensor, file_name: str | Path) -> str:
     training = net.training
     net.set_train(False)
     try:
-        with _composed(net):
+        with forced_backend(net, "composition"):
             ms.export(net, *inputs, file_name=str(path), file_format="MINDIR")
         expected = net(*inputs)
     finally:
@@ -100,20 +98,6 @@ def export_mindir(net: nn.Cell, *inputs: Tensor, file_name: str | Path) -> str:
     _check_operators(path)
     _check_outputs(path, inputs, expected if isinstance(expected, tuple) else (expected,))
     return str(path)
-
-
-@contextmanager
-def _composed(net: nn.Cell) -> Iterator[None]:
-    """All deformable layers on the composition, whatever they were told."""
-    chosen = [(cell, cell.backend) for _, cell in net.cells_and_names() if hasattr(cell, "backend")]
-    with set_backend("composition"):
-        for cell, _ in chosen:
-            cell.backend = None
-        try:
-            yield
-        finally:
-            for cell, backend in chosen:
-                cell.backend = backend
 
 
 def _check_operators(path: Path) -> None:

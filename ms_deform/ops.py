@@ -11,7 +11,8 @@ from mindspore._c_expression.amp import get_curr_amp_strategy
 from mindspore.common.dtype import Type
 from mindspore.ops import Primitive, constexpr, stop_gradient
 
-from ms_deform.backends import asked_backend, choose_backend, composition
+from ms_deform import onnx_export
+from ms_deform.backends import EXPORT, asked_backend, choose_backend, composition
 from ms_deform.backends.aot import forward_primitive, placeholder
 from ms_deform.determinism import is_deterministic
 from ms_deform.geometry import TensorInfo, check_geometry
@@ -233,9 +234,12 @@ def _cached_primitives(
     if casts:
         infos = [info and info._replace(dtype=mstype.float32) for info in infos]
     geometry = check_geometry(*infos, *constants)
+    input, offset, weight, _, _ = infos
     if backend == "composition":
-        input, offset, weight, _, _ = infos
         composition.check_limits(device_target, input, offset, weight)
         channels = input.shape[1], offset.shape[1]
         return composition.primitives(geometry, *channels, weight.shape)
+    if backend == EXPORT:
+        name = onnx_export.operator_name(geometry, input, offset, weight)
+        return (forward_primitive(device_target, geometry, deterministic, name),)
     return (forward_primitive(device_target, geometry, deterministic),)

@@ -26,6 +26,7 @@ SECTIONS = {
     "ModulatedDeformConv2dPack": _LAYER,
     "deformable_conv2d": _FUNCTION,
     "export_mindir": _FUNCTION,
+    "export_onnx": _FUNCTION,
     "pack_offset": _FUNCTION,
     "unpack_offset": _FUNCTION,
     "release_scratch": ("Raises", "Supported Platforms", "Examples"),

@@ -12,6 +12,13 @@ kernels of this project also has a folder in ``aot_kernels`` and a target in ``b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
 # Device target: its backends, the default first.
 BACKENDS = {
     "CPU": ("aot", "composition"),
@@ -21,6 +28,9 @@ BACKENDS = {
 NAMES = tuple(dict.fromkeys(name for names in BACKENDS.values() for name in names))
 # Device target: what ``builder.build`` and ``library.find_library`` call the library of "aot".
 LIBRARY_TARGETS = {"CPU": "cpu", "GPU": "cuda"}
+
+# Not for users: the forward operator of "aot" under names that `export_onnx` makes nodes from.
+EXPORT = "onnx"
 
 _asked: str | None = None
 
@@ -79,6 +89,22 @@ def asked_backend() -> str | None:
     return _asked
 
 
+@contextmanager
+def forced_backend(net: nn.Cell, name: str) -> Iterator[None]:
+    """All deformable layers of the network on one backend, whatever they were told."""
+    global _asked
+    layers = [(cell, cell.backend) for _, cell in net.cells_and_names() if hasattr(cell, "backend")]
+    before, _asked = _asked, name
+    for cell, _ in layers:
+        cell.backend = None
+    try:
+        yield
+    finally:
+        _asked = before
+        for cell, backend in layers:
+            cell.backend = backend
+
+
 def choose_backend(device_target: str, asked: str | None) -> str:
     """The backend of a call on a device target; RuntimeError where there is none."""
     if device_target not in BACKENDS:
@@ -87,6 +113,8 @@ def choose_backend(device_target: str, asked: str | None) -> str:
             f"of {', '.join(BACKENDS)}; choose one with mindspore.set_device, for example "
             'mindspore.set_device("CPU")'
         )
+    if asked == EXPORT and device_target in LIBRARY_TARGETS:
+        return EXPORT
     if asked is not None and asked not in BACKENDS[device_target]:
         raise RuntimeError(
             f"deform_conv2d: backend {asked!r} does not serve device target {device_target!r}, "

@@ -42,7 +42,12 @@ def placeholder(dtype: mstype.Type) -> Tensor:
 
 
 @cache
-def forward_primitive(device_target: str, geometry: Geometry, deterministic: bool) -> ops.Custom:
+def forward_primitive(
+    device_target: str,
+    geometry: Geometry,
+    deterministic: bool,
+    registered_name: str | None = None,
+) -> ops.Custom:
     """The forward operator with its bprop; deterministic: gradients always have the same bits."""
     attributes = {**geometry._asdict(), "deterministic": deterministic}
     grad_input_of, grad_weight_of, grad_bias_of = (
@@ -69,7 +74,7 @@ def forward_primitive(device_target: str, geometry: Geometry, deterministic: boo
             grad_bias = grad_bias_of(input, offset, mask, weight, grad_output)
         return grad_input, grad_offset, grad_mask, grad_weight, grad_bias
 
-    return _primitive(device_target, *_FORWARD, attributes, bprop)
+    return _primitive(device_target, *_FORWARD, attributes, bprop, registered_name)
 
 
 # Graph mode takes no variable arguments in a bprop.
@@ -95,9 +100,10 @@ def _primitive(
     outputs: tuple[str, ...],
     attributes: dict[str, object],
     bprop: Callable[..., object],
+    registered_name: str | None = None,
 ) -> ops.Custom:
     library = find_library(LIBRARY_TARGETS[device_target])
-    registration = CustomRegOp(function).target(device_target)
+    registration = CustomRegOp(registered_name or function).target(device_target)
     for index, name in enumerate(inputs):
         registration = registration.input(index, name)
     for index, name in enumerate(outputs):

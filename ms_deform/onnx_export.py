@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX files with the standard ``DeformConv`` operator.
+
+MindSpore writes a custom operator as a node of the name that it is registered under, without
+attributes. For an export the forward operator is therefore registered under names that hold them;
+the nodes are then rewritten.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from ms_deform.backends import EXPORT, forced_backend
+from ms_deform.geometry import Geometry, TensorInfo
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSETS = (19, 22)  # those that define DeformConv
+_PREFIX = "MsDeformForward"
+# While the other nodes are brought to the new opset, these must not be taken for standard ones.
+_DOMAIN = "ms_deform"
+
+
+class _DeformConv(NamedTuple):
+    """The attributes of ONNX's operator, and which of its optional inputs are there."""
+
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]  # top, left, bottom, right
+    dilations: tuple[int, int]
+    kernel_shape: tuple[int, int]
+    group: int
+    offset_group: int
+    use_mask: bool
+    use_bias: bool
+
+
+def operator_name(
+    geometry: Geometry, input: TensorInfo, offset: TensorInfo, weight: TensorInfo
+) -> str:
+    """The name for the forward operator of a call, from which its node is made."""
+    top, bottom, left, right = geometry.padding
+    _, group_channels, height, width = weight.shape
+    numbers = (
+        *geometry.stride,
+        *(top, left, bottom, right),
+        *geometry.dilation,
+        *(height, width),
+        input.shape[1] // group_channels,
+        offset.shape[1] // (2 * height * width),
+        int(geometry.use_mask),
+        int(geometry.use_bias),
+    )
+    return "_".join(map(str, (_PREFIX, *numbers)))
+
+
+def export_onnx(
+    net: nn.Cell, *inputs: Tensor, file_name: str | Path, opset_version: int = 19
+) -> str:
+    """
+    Writes a network as an ONNX file whose deformable layers are the standard ``DeformConv``.
+
+    Needs the package onnx: ``pip install 'ms_deform[onnx]'``. What else the network holds must be
+    among the operators that ``mindspore.export`` knows for ONNX. onnxruntime runs ``DeformConv``
+    from version 1.25 on.
+
+    Args:
+        net (Cell): The network. It is exported as for inference.
+        inputs (Tensor): Inputs of the shapes that the file is to take.
+        file_name (Union[str, Path]): The file; ".onnx" is added where it is missing.
+        opset_version (int, optional): 19 or 22, the versions of ONNX's operators that define
+            ``DeformConv``. Default: ``19`` .
+
+    Returns:
+        str, the path of the file.
+
+    Raises:
+        ImportError: If the package onnx is missing.
+        ValueError: If `opset_version` is neither 19 nor 22.
+        RuntimeError: If the network holds an operator that ONNX does not have, or the device target
+            is Ascend.
+
+    Supported Platforms:
+        ``CPU`` ``GPU``
+
+    Examples:
+        >>> import tempfile
+        >>> from mindspore import ops
+        >>> from ms_deform import ModulatedDeformConv2dPack, export_onnx
+        >>> net = ModulatedDeformConv2dPack(3, 4, 3, padding=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = export_onnx(net, ops.ones((1, 3, 8, 8)), file_name=folder + "/net")
+        >>> path.endswith("/net.onnx")
+        True
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(
+            "export_onnx: needs the package onnx: pip install 'ms_deform[onnx]'"
+        ) from error
+    if opset_version not in OPSETS:
+        raise ValueError(
+            f"export_onnx: 'opset_version' must be one of {', '.join(map(str, OPSETS))}, the "
+            f"versions that define DeformConv, got {opset_version}"
+        )
+    path = Path(file_name)
+    path = path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
+    with forced_backend(net, EXPORT):
+        ms.export(net, *inputs, file_name=str(path), file_format="ONNX")
+    written = onnx.load(str(path))
+    path.unlink()  # until it is a standard one
+    model = _standard(written, opset_version)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+    return str(path)
+
+
+def _standard(model: onnx.ModelProto, opset_version: int) -> onnx.ModelProto:
+    """The model in the wanted opset, with DeformConv for the stand-ins."""
+    from onnx import helper, version_converter
+
+    stand_ins = [node for node in model.graph.node if node.op_type.startswith(f"{_PREFIX}_")]
+    for node in stand_ins:
+        node.domain = _DOMAIN
+    if stand_ins:
+        model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    try:
+        model = version_converter.convert_version(model, opset_version)
+    except RuntimeError as error:
+        raise RuntimeError(f"export_onnx: the network cannot be written as ONNX: {error}") from None
+    for position, node in enumerate(model.graph.node):
+        if node.op_type == "Conv":
+            _mend_pads(node)
+        if node.domain == _DOMAIN:
+            model.graph.node[position].CopyFrom(_deform_conv(node))
+    used = {name for node in model.graph.node for name in node.input}
+    for initializer in [item for item in model.graph.initializer if item.name not in used]:
+        model.graph.initializer.remove(initializer)  # what stood for an absent mask or bias
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", opset_version))
+    model.ir_version = max(
+        model.ir_version, helper.find_min_ir_version_for(list(model.opset_import))
+    )
+    return model
+
+
+def _deform_conv(stand_in: onnx.NodeProto) -> onnx.NodeProto:
+    """The standard node; both offsets are [N, offset group, tap, (y, x)], and both masks alike."""
+    from onnx import helper
+
+    call = _read_name(stand_in.op_type)
+    input, offset, mask, weight, bias = stand_in.input
+    inputs = [input, weight, offset, bias if call.use_bias else "", mask if call.use_mask else ""]
+    while not inputs[-1]:
+        inputs.pop()
+    attributes = call._asdict()
+    del attributes["use_mask"], attributes["use_bias"]
+    return helper.make_node(
+        "DeformConv", inputs, list(stand_in.output), stand_in.name, **attributes
+    )
+
+
+def _mend_pads(node: onnx.NodeProto) -> None:
+    """MindSpore, 2.7 to 2.10, writes top, bottom, left, right where ONNX has all begins first."""
+    for attribute in node.attribute:
+        if attribute.name == "pads":
+            top, bottom, left, right = attribute.ints
+            attribute.ints[:] = (top, left, bottom, right)
+
+
+def _read_name(name: str) -> _DeformConv:
+    numbers = [int(number) for number in name.split("_")[1:]]
+    return _DeformConv(
+        strides=tuple(numbers[0:2]),
+        pads=tuple(numbers[2:6]),
+        dilations=tuple(numbers[6:8]),
+        kernel_shape=tuple(numbers[8:10]),
+        group=numbers[10],
+        offset_group=numbers[11],
+        use_mask=bool(numbers[12]),
+        use_bias=bool(numbers[13]),
+    )

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""export_onnx writes the standard DeformConv: onnxruntime computes what MindSpore computes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn, ops
+
+from geometries import GRID
+from ms_deform import ModulatedDeformConv2dPack, export_onnx
+from networks import CHANNELS, LayerNet, image
+from operator_under_test import ARRAYS, Operator
+from tolerances import assert_close
+
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install '.[bench]', from Python 3.11 on")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install '.[bench]'")
+
+pytestmark = pytest.mark.usefixtures("device", "scratch_folder")
+
+OPSETS = (19, 22)
+# onnxruntime refuses an empty batch.
+CALLS = [name for name in GRID if name != "empty batch" and "pixels" not in name]
+
+
+def run(path: str, *inputs: ms.Tensor) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [item.name for item in session.get_inputs()]
+    return session.run(None, dict(zip(names, (tensor.asnumpy() for tensor in inputs))))
+
+
+class Given(nn.Cell):
+    """The operator of a call, without the arguments that it is not given."""
+
+    def __init__(self, call) -> None:
+        super().__init__()
+        self.operator = Operator(call["stride"], call["padding"], call["dilation"])
+        self.given = tuple(name in call for name in ARRAYS)
+
+    def construct(self, *tensors):
+        position, arguments = 0, []
+        for given in self.given:
+            arguments.append(tensors[position] if given else None)
+            position += given
+        return self.operator(*arguments)
+
+
+@pytest.mark.parametrize("opset_version", OPSETS)
+@pytest.mark.parametrize("name", CALLS)
+def test_every_geometry_gives_the_same_output(name, opset_version):
+    call = GRID[name].call()
+    tensors = [ms.Tensor(call[name].astype(np.float32)) for name in ARRAYS if name in call]
+    net = Given(call)
+    path = export_onnx(net, *tensors, file_name="call", opset_version=opset_version)
+    (actual,) = run(path, *tensors)
+    assert_close(actual, net(*tensors).asnumpy(), "float32", "output", 1e-5)
+
+
+class Net(nn.Cell):
+    """Layers of several kinds and geometries, and a backend of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = LayerNet()
+        self.norm = nn.BatchNorm2d(6)
+        self.second = ModulatedDeformConv2dPack(
+            6, 8, (3, 5), stride=2, padding=(1, 2), deform_groups=3, backend="composition"
+        )
+        self.head = nn.Dense(8, 3)
+
+    def construct(self, x):
+        x = self.second(ops.relu(self.norm(self.first(x))))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("opset_version", OPSETS)
+def test_a_network_gives_the_same_output(opset_version, mode):
+    net = Net().set_train()
+    offsets = net.second.conv_offset.weight
+    offsets.set_data(ms.Tensor(np.random.default_rng(1).normal(size=offsets.shape) / 9, ms.float32))
+    path = export_onnx(net, image(), file_name=Path("net.onnx"), opset_version=opset_version)
+    assert path == "net.onnx"
+    assert net.training
+    assert net.second.backend == "composition"
+    (actual,) = run(path, image())
+    assert_close(actual, net.set_train(False)(image()).asnumpy(), "float32", "output", 1e-5)
+
+
+def test_the_layers_are_standard_nodes():
+    model = onnx.load(export_onnx(Net(), image(), file_name="net"))
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", 19)]
+    nodes = [node for node in model.graph.node if node.op_type == "DeformConv"]
+    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in nodes[1].attribute}
+    assert len(nodes) == 2
+    assert attributes == {
+        "strides": [2, 2],
+        "pads": [1, 2, 1, 2],
+        "dilations": [1, 1],
+        "kernel_shape": [3, 5],
+        "group": 1,
+        "offset_group": 3,
+    }
+    used = {name for node in model.graph.node for name in node.input}
+    assert {item.name for item in model.graph.initializer} <= used
+
+
+@pytest.mark.parametrize("padding", (1, (0, 1, 2, 3)))
+def test_a_network_without_deformable_layers_is_exported_too(padding):
+    net = nn.Conv2d(CHANNELS, 2, 3, pad_mode="pad", padding=padding)
+    (actual,) = run(export_onnx(net, image(), file_name="plain"), image())
+    assert_close(actual, net(image()).asnumpy(), "float32", "output", 1e-5)
+
+
+def test_an_operator_that_onnx_does_not_have_is_named():
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.twice = ops.Custom(
+                double,
+                lambda x: x,
+                lambda x: x,
+                "pyfunc",
+                reg_info=ops.CustomRegOp("Twice")
+                .input(0, "x")
+                .output(0, "y")
+                .dtype_format(ops.DataType.F32_Default, ops.DataType.F32_Default)
+                .target("CPU")
+                .get_op_info(),
+            )
+
+        def construct(self, x):
+            return self.twice(x)
+
+    with pytest.raises(RuntimeError, match=r"cannot be written as ONNX: .*Twice"):
+        export_onnx(Net(), image(), file_name="net")
+    assert not Path("net.onnx").exists()
+
+
+def double(x):
+    return 2 * x
+
+
+def test_other_opsets_are_refused():
+    with pytest.raises(ValueError, match=r"'opset_version' must be one of 19, 22.* got 17"):
+        export_onnx(Net(), image(), file_name="net", opset_version=17)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'ms_deform\[onnx\]'"):
+        export_onnx(Net(), image(), file_name="net")
