@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ms_deform.onnx_export import export_onnx
     from ms_deform.ops import deform_conv2d
     from ms_deform.packed import deformable_conv2d, pack_offset, unpack_offset
+    from ms_deform.viz import record_offsets
 
 __all__ = [
     "DeformConv2d",
@@ -29,6 +30,7 @@ __all__ = [
     "export_mindir",
     "export_onnx",
     "pack_offset",
+    "record_offsets",
     "release_scratch",
     "scratch_bytes",
     "set_backend",
@@ -46,6 +48,7 @@ _HOMES = {
     "export_mindir": "ms_deform.mindir",
     "export_onnx": "ms_deform.onnx_export",
     "pack_offset": "ms_deform.packed",
+    "record_offsets": "ms_deform.viz",
     "release_scratch": "ms_deform.library",
     "scratch_bytes": "ms_deform.library",
     "set_backend": "ms_deform.backends",
@@ -55,6 +58,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "viz":
+        return import_module("ms_deform.viz")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

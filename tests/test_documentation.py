@@ -29,6 +29,7 @@ SECTIONS = {
     "export_onnx": _FUNCTION,
     "pack_offset": _FUNCTION,
     "unpack_offset": _FUNCTION,
+    "record_offsets": _FUNCTION,
     "release_scratch": ("Raises", "Supported Platforms", "Examples"),
     "scratch_bytes": ("Returns", "Raises", "Supported Platforms", "Examples"),
     "set_backend": ("Args", "Raises", "Supported Platforms", "Examples"),
