@@ -152,7 +152,7 @@ class DeformConv2dPack(_Pack):
         self.weight.set_data(initializer(HeUniform(), self.weight.shape))
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.deform_conv(x, self.conv_offset(x), None)
+        return self.deform_conv(x, self.conv_offset(x), None, self.weight, None)
 
 
 class ModulatedDeformConv2dPack(_Pack):
@@ -250,4 +250,5 @@ class ModulatedDeformConv2dPack(_Pack):
     def construct(self, x: Tensor) -> Tensor:
         predicted = self.conv_offset(x)
         offsets = predicted.shape[1] // 3 * 2
-        return self.deform_conv(x, predicted[:, :offsets], ops.sigmoid(predicted[:, offsets:]))
+        mask = ops.sigmoid(predicted[:, offsets:])
+        return self.deform_conv(x, predicted[:, :offsets], mask, self.weight, self.bias)

@@ -125,20 +125,30 @@ class DeformConv2d(nn.Cell):
             self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
 
     def construct(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.deform_conv(input, offset, mask)
+        return self.deform_conv(input, offset, mask, self.weight, self.bias)
 
-    def deform_conv(self, input: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
+    # Weight and bias are arguments: in graph mode MindSpore's mixed precision casts what construct
+    # itself passes on.
+    def deform_conv(
+        self,
+        input: Tensor,
+        offset: Tensor,
+        mask: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
         """What `construct` does, for layers that make offset and mask themselves."""
         return convolve(
             input,
             offset,
-            self.weight,
-            self.bias,
+            weight,
+            bias,
             self.stride,
             self.padding,
             self.dilation,
             mask,
             self.backend,
+            self.training,
         )
 
     def extend_repr(self) -> str:

@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from mindspore import Tensor, get_current_device
 from mindspore import dtype as mstype
 from mindspore._c_expression.amp import get_curr_amp_strategy
 from mindspore.common.dtype import Type
-from mindspore.ops import Primitive, constexpr, stop_gradient
+from mindspore.ops import constexpr, stop_gradient
 
-from ms_deform import onnx_export
-from ms_deform.backends import EXPORT, asked_backend, choose_backend, composition
-from ms_deform.backends.aot import forward_primitive, placeholder
+from ms_deform.backends import aclnn, composition
+from ms_deform.backends.aot import placeholder
 from ms_deform.determinism import is_deterministic
-from ms_deform.geometry import TensorInfo, check_geometry
+from ms_deform.dispatch import primitives_of, usable_backend
 
 
 def deform_conv2d(
@@ -110,7 +107,7 @@ def deform_conv2d(
            [3.  4.5 3. ]
            [2.  3.  2. ]]]]
     """
-    return convolve(input, offset, weight, bias, stride, padding, dilation, mask, None)
+    return convolve(input, offset, weight, bias, stride, padding, dilation, mask, None, True)
 
 
 def convolve(
@@ -123,8 +120,12 @@ def convolve(
     dilation: int | tuple[int, int],
     mask: Tensor | None,
     backend: str | None,
+    training: bool,
 ) -> Tensor:
-    """`deform_conv2d` on the backend of that name; None: the one that `set_backend` chose."""
+    """`deform_conv2d` on the backend of that name; None: the one that `set_backend` chose.
+
+    training: whether gradients may be asked for. They are right if it is False too, but slower.
+    """
     name, primitives, absent = _prepare(
         _describe(input),
         _describe(offset),
@@ -135,9 +136,12 @@ def convolve(
         dilation,
         _describe(mask),
         backend,
+        training,
     )
     if name == "composition":
         return composition.convolve(*primitives, input, offset, mask, weight, bias)
+    if name == "aclnn":
+        return aclnn.convolve(*primitives, input, offset, mask, weight, bias)
     return primitives[0](
         input,
         offset,
@@ -164,8 +168,9 @@ def _prepare(
     dilation: object,
     mask: object,
     backend: str | None,
-) -> tuple[str, tuple[Primitive, ...], Tensor]:
-    """The checked call's backend and its primitives, and what to pass for an absent tensor."""
+    training: bool,
+) -> tuple[str, tuple[object, ...], Tensor]:
+    """The checked call's backend, what that needs, and what to pass for an absent tensor."""
     tensors = (
         _described_tensor("input", input),
         _described_tensor("offset", offset),
@@ -176,9 +181,8 @@ def _prepare(
     constants = [stride, padding, dilation]
     constants = tuple([tuple(item) if isinstance(item, list) else item for item in constants])
     device_target = get_current_device().device_target
-    name = choose_backend(device_target, backend or asked_backend())
-    primitives = _cached_primitives(
-        name,
+    name, primitives = primitives_of(
+        usable_backend(device_target, backend, training),
         device_target,
         is_deterministic(),
         _differ_in_dtype(tensors) and _mixed_precision_casts(),
@@ -216,30 +220,3 @@ def _mixed_precision_casts() -> bool:
         stop_gradient(placeholder(dtype)).dtype for dtype in (mstype.float32, mstype.float16)
     )
     return float32 == float16
-
-
-# Bounded: data of ever new sizes must not fill the memory. The constants' text is a part of the key
-# because 1, 1.0 and True are equal, and only one of them is a stride.
-@lru_cache(maxsize=4096)
-def _cached_primitives(
-    backend: str,
-    device_target: str,
-    deterministic: bool,
-    casts: bool,
-    constants_text: str,
-    tensors: tuple[tuple[object, Type] | None, ...],
-    constants: tuple[object, ...],
-) -> tuple[Primitive, ...]:
-    infos = [tensor and TensorInfo(*tensor) for tensor in tensors]
-    if casts:
-        infos = [info and info._replace(dtype=mstype.float32) for info in infos]
-    geometry = check_geometry(*infos, *constants)
-    input, offset, weight, _, _ = infos
-    if backend == "composition":
-        composition.check_limits(device_target, input, offset, weight)
-        channels = input.shape[1], offset.shape[1]
-        return composition.primitives(geometry, *channels, weight.shape)
-    if backend == EXPORT:
-        name = onnx_export.operator_name(geometry, input, offset, weight)
-        return (forward_primitive(device_target, geometry, deterministic, name),)
-    return (forward_primitive(device_target, geometry, deterministic),)

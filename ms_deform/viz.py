@@ -120,7 +120,9 @@ def _recording(name: str, layer: DeformConv2d, records: list[Record]) -> Callabl
     """The layer's `deform_conv` that takes notes."""
     original = layer.deform_conv
 
-    def deform_conv(input: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
+    def deform_conv(
+        input: Tensor, offset: Tensor, mask: Tensor | None, *parameters: Tensor | None
+    ) -> Tensor:
         records.append(
             Record(
                 layer=name,
@@ -133,7 +135,7 @@ def _recording(name: str, layer: DeformConv2d, records: list[Record]) -> Callabl
                 dilation=layer.dilation,
             )
         )
-        return original(input, offset, mask)
+        return original(input, offset, mask, *parameters)
 
     return deform_conv
 

@@ -112,12 +112,16 @@ def test_a_backend_of_another_device_is_refused():
     ):
         Called()(*call_tensors().values())
     with pytest.raises(RuntimeError, match="no backend for device target 'TPU'"):
-        choose_backend("TPU", None)
+        choose_backend("TPU", None, True)
 
 
 def test_defaults_of_the_device_targets():
-    defaults = {device_target: choose_backend(device_target, None) for device_target in BACKENDS}
-    assert defaults == {"CPU": "aot", "GPU": "aot", "Ascend": "composition"}
+    training, inference = (
+        {device_target: choose_backend(device_target, None, mode) for device_target in BACKENDS}
+        for mode in (True, False)
+    )
+    assert training == {"CPU": "aot", "GPU": "aot", "Ascend": "composition"}
+    assert inference == {"CPU": "aot", "GPU": "aot", "Ascend": "aclnn"}
 
 
 class Called(nn.Cell):

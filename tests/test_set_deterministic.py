@@ -9,7 +9,7 @@ import mindspore as ms
 import pytest
 
 import ms_deform
-from ms_deform import ops as operator_module
+from ms_deform import dispatch
 from networks import Call, call_tensors
 
 
@@ -18,16 +18,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """What the primitives of the calls made so far were asked."""
     seen = []
 
-    def forward_primitive(device_target, geometry, deterministic):
+    def forward_primitive(device_target, geometry, deterministic, *name):
         seen.append(deterministic)
-        return original(device_target, geometry, deterministic)
+        return original(device_target, geometry, deterministic, *name)
 
-    original = operator_module.forward_primitive
-    monkeypatch.setattr(operator_module, "forward_primitive", forward_primitive)
-    operator_module._cached_primitives.cache_clear()
+    original = dispatch.forward_primitive
+    monkeypatch.setattr(dispatch, "forward_primitive", forward_primitive)
+    dispatch.primitives_of.cache_clear()
     yield seen
     ms_deform.set_deterministic(False)
-    operator_module._cached_primitives.cache_clear()
+    dispatch.primitives_of.cache_clear()
 
 
 def call() -> None:

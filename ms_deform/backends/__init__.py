@@ -105,7 +105,7 @@ def forced_backend(net: nn.Cell, name: str) -> Iterator[None]:
             cell.backend = backend
 
 
-def choose_backend(device_target: str, asked: str | None) -> str:
+def choose_backend(device_target: str, asked: str | None, training: bool) -> str:
     """The backend of a call on a device target; RuntimeError where there is none."""
     if device_target not in BACKENDS:
         raise RuntimeError(
@@ -121,4 +121,6 @@ def choose_backend(device_target: str, asked: str | None) -> str:
             f"expected one of {', '.join(BACKENDS[device_target])}; choose one with "
             f"ms_deform.set_backend, or another device with mindspore.set_device"
         )
+    if asked is None and device_target == "Ascend" and not training:
+        return "aclnn"
     return asked or BACKENDS[device_target][0]

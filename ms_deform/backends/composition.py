@@ -97,10 +97,12 @@ def convolve(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    mask = None if mask is None else ops.cast(mask, mstype.float32)
-    packed = pack(ops.cast(offset, mstype.float32), mask)
-    columns = sample(ops.cast(input, mstype.float32), packed)
-    output = product(columns, ops.cast(weight, mstype.float32))
+    packed = pack(single(offset), None if mask is None else single(mask))
+    output = product(sample(single(input), packed), single(weight))
     if bias is not None:
-        output = BiasAdd()(output, ops.cast(bias, mstype.float32))
+        output = BiasAdd()(output, single(bias))
     return ops.cast(output, input.dtype)
+
+
+def single(tensor: Tensor) -> Tensor:
+    return ops.cast(tensor, mstype.float32)

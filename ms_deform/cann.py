@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of CANN, Ascend's software, is installed here. Needs neither MindSpore nor a device."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+# SoC names, as MindSpore gives them, of the products with aclnnDeformableConv2d: Atlas A2, A3, 950.
+ACLNN_SOCS = ("ascend910b", "ascend910_93", "ascend950", "ascend910_95")
+_ACLNN_HEADER = "include/aclnnop/aclnn_deformable_conv2d.h"
+# Where CANN looks for the operators of an AICPU vendor package.
+AICPU_CONFIG = "op_impl/cpu/config/cust_aicpu_kernel.json"
+
+
+def opp_path() -> Path | None:
+    """The folder of CANN's operators, from ASCEND_OPP_PATH as CANN's set_env.sh sets it."""
+    path = os.environ.get("ASCEND_OPP_PATH")
+    return Path(path) if path and Path(path).is_dir() else None
+
+
+def aclnn_obstacle(soc: str) -> str | None:
+    """Why aclnnDeformableConv2d cannot be used with this CANN and on this SoC; None if it can."""
+    opp = opp_path()
+    if opp is None:
+        return (
+            "ASCEND_OPP_PATH names no folder; source CANN's set_env.sh "
+            "(usually /usr/local/Ascend/ascend-toolkit/set_env.sh)"
+        )
+    if not (opp.parent / _ACLNN_HEADER).is_file():
+        return (
+            f"the CANN at {opp.parent} has no {_ACLNN_HEADER}; install CANN 8.5 or later with its "
+            "headers (toolkit)"
+        )
+    if not soc.lower().startswith(ACLNN_SOCS):
+        return (
+            f"aclnnDeformableConv2d is for Atlas A2, A3 and 950 "
+            f"({', '.join(ACLNN_SOCS)}), this is {soc or 'no Ascend device'}"
+        )
+    return None
+
+
+def aicpu_package(operator: str) -> Path | None:
+    """The installed vendor package that has the AICPU operator."""
+    custom = os.environ.get("ASCEND_CUSTOM_OPP_PATH", "")
+    packages = [Path(folder) for folder in custom.split(":") if folder]
+    opp = opp_path()
+    if opp is not None:
+        packages += sorted((opp / "vendors").glob("*"))
+    for package in packages:
+        config = package / AICPU_CONFIG
+        if config.is_file() and operator in json.loads(config.read_text()):
+            return package
+    return None
