@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands `python -m ms_deform build`, `doctor` and `convert`."""
+"""The commands `python -m ms_deform build`, `install-aicpu`, `doctor` and `convert`."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from ms_deform import builder, doctor, library
+from ms_deform import aicpu_package, builder, doctor, library
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,6 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build = commands.add_parser("build", help="build the kernel libraries that are out of date")
     build.add_argument(
         "--cuda", action="store_true", help="the library for NVIDIA GPUs as well; needs nvcc"
+    )
+    build.add_argument(
+        "--aicpu",
+        action="store_true",
+        help="the vendor package for Ascend's AICPU as well; needs CANN",
     )
     build.add_argument(
         "--arch",
@@ -31,6 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="where the libraries go (default: MS_DEFORM_LIBRARY_DIR or the package)",
     )
+    install = commands.add_parser(
+        "install-aicpu", help="put the AICPU vendor package where CANN looks for it"
+    )
+    install.add_argument(
+        "folder",
+        nargs="?",
+        metavar="DIR",
+        help="default: where ASCEND_CUSTOM_OPP_PATH points first",
+    )
     commands.add_parser("doctor", help="say what works here, and what mends the rest")
     _add_convert(commands)
     options = parser.parse_args(arguments)
@@ -38,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return doctor.main()
     if options.command == "convert":
         return _convert(options)
+    if options.command == "install-aicpu":
+        return _install_aicpu(options.folder)
     if options.arch and not options.cuda:
         build.error("--arch goes with --cuda")
     try:
@@ -46,9 +63,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             path = builder.build(target, options.force, options.directory, (), architectures)
             info = library.read_info(path)
             print(f"{path} ({info.machine}: {', '.join(info.isas)})")
+        if options.aicpu:
+            print(aicpu_package.build_package(options.directory))
     except (builder.BuildError, library.LibraryError) as error:
         print(error, file=sys.stderr)
         return 1
+    return 0
+
+
+def _install_aicpu(folder: str | None) -> int:
+    try:
+        installed = aicpu_package.install_package(folder)
+    except builder.BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(installed)
+    variable = "ASCEND_CUSTOM_OPP_PATH"
+    if str(installed) not in os.environ.get(variable, "").split(":"):
+        print(f"before MindSpore starts: export {variable}={installed}:${variable}")
     return 0
 
 

@@ -138,12 +138,12 @@ def find_compiler() -> list[str]:
 
 def compiler_version() -> str:
     """The first line that the C++ compiler says of itself."""
-    return _run([*find_compiler(), "--version"]).partition("\n")[0]
+    return run([*find_compiler(), "--version"]).partition("\n")[0]
 
 
 def compiler_machine() -> str:
     """The machine that the C++ compiler compiles for, as `platform.machine` names it."""
-    return _run([*find_compiler(), "-dumpmachine"]).strip().partition("-")[0]
+    return run([*find_compiler(), "-dumpmachine"]).strip().partition("-")[0]
 
 
 def find_nvcc() -> list[str]:
@@ -169,7 +169,7 @@ def find_nvcc() -> list[str]:
 
 def nvcc_version() -> tuple[int, int]:
     """nvcc's release, such as (13, 0)."""
-    told = _run([*find_nvcc(), "--version"])
+    told = run([*find_nvcc(), "--version"])
     found = re.search(r"release (\d+)\.(\d+)", told)
     if found is None:
         raise BuildError(f"ms_deform: {shlex.join(find_nvcc())} is not an nvcc: {told.strip()}")
@@ -224,7 +224,7 @@ def _cuda_toolchain(architectures: Sequence[str]) -> _Toolchain:
             f"ms_deform: {shlex.join(nvcc)} is of CUDA {version[0]}.{version[1]}, expected 11.6 to "
             "13; name another in NVCC"
         )
-    known = _run([*nvcc, "--list-gpu-code"]).split()
+    known = run([*nvcc, "--list-gpu-code"]).split()
     unknown = [name for name in architectures if name not in known]
     if unknown:
         raise BuildError(
@@ -314,18 +314,19 @@ class _Recipe:
             built = str(scratch / f"{name}.o")
             abi = f"-D_GLIBCXX_USE_CXX11_ABI={ABI}"
             flags = [*toolchain.compile_flags, abi, f"-I{self.sources}", *flags, *self.flags]
-            _run([*toolchain.compiler, *flags, "-c", str(source), "-o", built])
+            run([*toolchain.compiler, *flags, "-c", str(source), "-o", built])
             return built
 
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             objects = list(threads.map(compile_unit, units))
         library = scratch / "library.so"
         link = [*objects, *toolchain.link_flags, *self.flags, "-o", str(library)]
-        _run([*toolchain.compiler, *link])
+        run([*toolchain.compiler, *link])
         return library
 
 
-def _run(command: list[str]) -> str:
+def run(command: list[str]) -> str:
+    """What a compiler's command prints; BuildError with all that it says if it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BuildError(

@@ -10,7 +10,7 @@ from mindspore import log
 from mindspore.common.dtype import Type
 
 from ms_deform import onnx_export
-from ms_deform.backends import EXPORT, aclnn, asked_backend, choose_backend, composition
+from ms_deform.backends import EXPORT, aclnn, aicpu, asked_backend, choose_backend, composition
 from ms_deform.backends.aot import forward_primitive
 from ms_deform.geometry import Geometry, TensorInfo, check_geometry
 
@@ -42,6 +42,10 @@ def primitives_of(
     input, offset, weight, _, _ = infos
     if backend in ("composition", "aclnn"):
         return _of_mindspore_and_cann(backend, device_target, geometry, input, offset, weight)
+    if backend == "aicpu":
+        aicpu.check_dtype(input.dtype)
+        primitive = aicpu.forward_primitive(geometry.use_bias)
+        return backend, (primitive, aicpu.geometry_tensor(geometry))
     name = onnx_export.operator_name(geometry, input, offset, weight) if backend == EXPORT else None
     return backend, (forward_primitive(device_target, geometry, deterministic, name),)
 

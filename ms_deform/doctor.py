@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ms_deform import builder, library
+from ms_deform import builder, cann, library
 from ms_deform._version import __version__
+from ms_deform.aicpu_operators import FORWARD
 from ms_deform.backends import LIBRARY_TARGETS
 
 # MindSpore and NumPy are imported where they are used only: the report must come out where they
@@ -122,8 +123,47 @@ def report_versions() -> None:
 
 def report_device_targets() -> None:
     print("device targets")
-    for device_target in ("CPU", "GPU", "Ascend"):
+    for device_target in LIBRARY_TARGETS:
         print(f"  {device_target:<10} {_describe_device_target(device_target)}")
+    print(f"  {'Ascend':<10} " + f"\n{'':<13}".join(_describe_ascend()))
+
+
+def _describe_ascend() -> list[str]:
+    """The routes that calls would take, and why."""
+    soc = _ascend_soc() if cann.opp_path() else ""
+    why_not = cann.aclnn_obstacle(soc)
+    package = cann.aicpu_package(FORWARD.name)
+    return [
+        "training, PyNative, jit level O2: the composition of MindSpore's own operators",
+        "inference in graph mode, O0 and O1: "
+        + (f"aclnnDeformableConv2d, on {soc}" if why_not is None else f"composition: {why_not}"),
+        'set_backend("aicpu"): '
+        + (
+            f"the kernels in {package}"
+            if package
+            else "no vendor package is installed: python -m ms_deform build --aicpu, then "
+            "python -m ms_deform install-aicpu"
+        ),
+    ]
+
+
+# In a process of its own, as the self-test.
+_SOC_PROGRAM = """
+import mindspore
+from mindspore._c_expression import MSContext
+mindspore.set_device("Ascend")
+print(MSContext.get_instance().get_ascend_soc_version())
+"""
+
+
+def _ascend_soc() -> str:
+    """The name of the device's SoC, such as Ascend910B4; empty where MindSpore sees none."""
+    command = [sys.executable, "-c", _SOC_PROGRAM]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SELF_TEST_SECONDS)
+    except subprocess.TimeoutExpired:
+        return ""
+    return "" if done.returncode else done.stdout.strip().rpartition("\n")[2]
 
 
 def _report_compiler() -> None:
@@ -152,8 +192,6 @@ def _describe_library(target: str) -> str:
 
 
 def _describe_device_target(device_target: str) -> str:
-    if device_target not in LIBRARY_TARGETS:
-        return f"not usable: no backend in ms_deform {__version__}"
     try:
         path = library.find_library(LIBRARY_TARGETS[device_target])
     except library.LibraryError as error:

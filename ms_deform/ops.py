@@ -126,7 +126,7 @@ def convolve(
 
     training: whether gradients may be asked for. They are right if it is False too, but slower.
     """
-    name, primitives, absent = _prepare(
+    name, needed, absent = _prepare(
         _describe(input),
         _describe(offset),
         _describe(weight),
@@ -139,15 +139,17 @@ def convolve(
         training,
     )
     if name == "composition":
-        return composition.convolve(*primitives, input, offset, mask, weight, bias)
+        return composition.convolve(*needed, input, offset, mask, weight, bias)
     if name == "aclnn":
-        return aclnn.convolve(*primitives, input, offset, mask, weight, bias)
-    return primitives[0](
+        return aclnn.convolve(*needed, input, offset, mask, weight, bias)
+    primitive, constants = needed[0], needed[1:]
+    return primitive(
         input,
         offset,
         absent if mask is None else mask,
         weight,
         absent if bias is None else bias,
+        *constants,
     )
 
 
@@ -181,7 +183,7 @@ def _prepare(
     constants = [stride, padding, dilation]
     constants = tuple([tuple(item) if isinstance(item, list) else item for item in constants])
     device_target = get_current_device().device_target
-    name, primitives = primitives_of(
+    name, needed = primitives_of(
         usable_backend(device_target, backend, training),
         device_target,
         is_deterministic(),
@@ -190,7 +192,7 @@ def _prepare(
         tensors,
         constants,
     )
-    return name, primitives, placeholder(input[1])
+    return name, needed, placeholder(input[1])
 
 
 def _described_tensor(name: str, described: object) -> tuple[object, Type]:

@@ -84,13 +84,15 @@ def test_build_error_is_the_message_only(checkout, tmp_path, monkeypatch):
     assert "apt-get install g++" in done.stderr
 
 
-def test_doctor_of_a_good_installation():
+def test_doctor_of_a_good_installation(monkeypatch):
+    monkeypatch.delenv("ASCEND_OPP_PATH", raising=False)
     done = run("doctor")
     assert done.returncode == 0, done.stdout
     assert f"version {__version__}, ABI 0" in done.stdout
     assert f"in use here: {library.loaded_isa('cpu')}" in done.stdout
     assert "CPU        usable" in done.stdout
-    assert "Ascend     not usable: no backend" in done.stdout
+    assert "Ascend     training, PyNative, jit level O2: the composition" in done.stdout
+    assert "composition: ASCEND_OPP_PATH names no folder" in done.stdout
     assert "self-test    ok" in done.stdout
 
 
@@ -111,6 +113,31 @@ def test_doctor_says_whether_there_is_a_gpu(tmp_path, monkeypatch, capsys, told)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "GPU" in line]
     usable = told.startswith("sm_")
     assert line.split(maxsplit=1)[1] == ("usable" if usable else f"not usable: {told}")
+
+
+@pytest.mark.parametrize(
+    ("soc", "route"),
+    [
+        ("Ascend910B4", "aclnnDeformableConv2d, on Ascend910B4"),
+        ("Ascend310P3", "composition: aclnnDeformableConv2d is for Atlas A2, A3 and 950"),
+        ("", "composition: aclnnDeformableConv2d is for Atlas A2, A3 and 950"),
+    ],
+)
+def test_doctor_says_which_route_an_ascend_would_take(tmp_path, monkeypatch, capsys, soc, route):
+    header = tmp_path / "include/aclnnop/aclnn_deformable_conv2d.h"
+    header.parent.mkdir(parents=True)
+    header.touch()
+    config = tmp_path / "opp/vendors/ours/op_impl/cpu/config/cust_aicpu_kernel.json"
+    config.parent.mkdir(parents=True)
+    config.write_text('{"MsDeformAicpuForward": {}}')
+    monkeypatch.setenv("ASCEND_OPP_PATH", str(tmp_path / "opp"))
+    monkeypatch.delenv("ASCEND_CUSTOM_OPP_PATH", raising=False)
+    if soc:
+        monkeypatch.setattr(doctor, "_SOC_PROGRAM", f"print('a warning'); print({soc!r})")
+    doctor.report_device_targets()
+    told = capsys.readouterr().out
+    assert f"inference in graph mode, O0 and O1: {route}" in told
+    assert f'set_backend("aicpu"): the kernels in {tmp_path}/opp/vendors/ours' in told
 
 
 @pytest.mark.parametrize(

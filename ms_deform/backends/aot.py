@@ -52,7 +52,7 @@ def forward_primitive(
     attributes = {**geometry._asdict(), "deterministic": deterministic}
     grad_input_of, grad_weight_of, grad_bias_of = (
         _primitive(
-            device_target, function, _GRADIENT_INPUTS, outputs, attributes, _refuse_second_order
+            device_target, function, _GRADIENT_INPUTS, outputs, attributes, refuse_second_order
         )
         for function, outputs in _GRADIENTS
     )
@@ -78,7 +78,7 @@ def forward_primitive(
 
 
 # Graph mode takes no variable arguments in a bprop.
-def _refuse_second_order(
+def refuse_second_order(
     input: Tensor,
     offset: Tensor,
     mask: Tensor,
