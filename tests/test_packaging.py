@@ -68,7 +68,8 @@ def test_wheel_is_for_any_python_on_this_platform(wheel):
 def test_wheel_holds_library_and_sources_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    python = {f"ms_deform/{path.name}" for path in library.PACKAGE.glob("*.py")}
+    modules = library.PACKAGE.rglob("*.py")
+    python = {f"ms_deform/{path.relative_to(library.PACKAGE)}" for path in modules}
     sources = {f"ms_deform/aot_kernels/{name}" for name in KERNELS}
     built = {"ms_deform/py.typed", "ms_deform/lib/libms_deform_cpu.so"}
     assert names == python | sources | built
