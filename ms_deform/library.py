@@ -68,9 +68,16 @@ def find_library(target: str) -> Path:
         return _check(path, path.stat().st_ctime_ns)
     except OSError as error:
         raise LibraryError(
-            f"ms_deform: no {target} library at {path} ({error.strerror}); build it: "
-            f"{_BUILD}{' --cuda' if target == 'cuda' else ''}"
+            f"ms_deform: no {target} library at {path} ({error.strerror}){_checkout_hint()} "
+            f"build it: {_BUILD}{' --cuda' if target == 'cuda' else ''}"
         ) from None
+
+
+def _checkout_hint() -> str:
+    """For who has installed the package and then stays in its sources, which Python prefers."""
+    if not (PACKAGE.parent / "setup.cfg").is_file():
+        return ";"
+    return f". If pip has installed ms_deform, leave {PACKAGE.parent}; else"
 
 
 def read_info(path: Path) -> LibraryInfo:
