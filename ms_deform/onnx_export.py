@@ -134,8 +134,8 @@ def _standard(model: onnx.ModelProto, opset_version: int) -> onnx.ModelProto:
     except RuntimeError as error:
         raise RuntimeError(f"export_onnx: the network cannot be written as ONNX: {error}") from None
     for position, node in enumerate(model.graph.node):
-        if node.op_type == "Conv":
-            _mend_pads(node)
+        if node.op_type in ("Conv", "ConvTranspose"):
+            _mend_convolution(node)
         if node.domain == _DOMAIN:
             model.graph.node[position].CopyFrom(_deform_conv(node))
     used = {name for node in model.graph.node for name in node.input}
@@ -165,12 +165,24 @@ def _deform_conv(stand_in: onnx.NodeProto) -> onnx.NodeProto:
     )
 
 
-def _mend_pads(node: onnx.NodeProto) -> None:
-    """MindSpore, 2.7 to 2.10, writes top, bottom, left, right where ONNX has all begins first."""
-    for attribute in node.attribute:
-        if attribute.name == "pads":
-            top, bottom, left, right = attribute.ints
-            attribute.ints[:] = (top, left, bottom, right)
+def _mend_convolution(node: onnx.NodeProto) -> None:
+    """Sets right what MindSpore, 2.7 to 2.10, writes in another form than ONNX reads.
+
+    Its pads are top, bottom, left, right, where ONNX has all begins first. Its output_shape has all
+    four dimensions, where ONNX has height and width; with it ONNX reads no pads and shares them
+    evenly, so that it must go where they differ.
+    """
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    symmetric = True
+    if "pads" in attributes:
+        top, bottom, left, right = attributes["pads"].ints
+        attributes["pads"].ints[:] = (top, left, bottom, right)
+        symmetric = (top, left) == (bottom, right)
+    if "output_shape" in attributes:
+        if symmetric:
+            attributes["output_shape"].ints[:] = attributes["output_shape"].ints[2:]
+        else:
+            node.attribute.remove(attributes["output_shape"])
 
 
 def _read_name(name: str) -> _DeformConv:

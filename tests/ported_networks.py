@@ -125,3 +125,9 @@ NETWORKS = {
     "alignment": SecondOrderAlignment,
     "text detection": TextDetector,
 }
+# The shapes that a test calls them with.
+INPUTS = {
+    "resnet": [(2, 3, 32, 32)],
+    "alignment": [(2, 48, 16, 20), (2, 4, 16, 20)],
+    "text detection": [(2, 3, 32, 48)],
+}

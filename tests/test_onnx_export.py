@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+import ported_networks
 from geometries import GRID
 from ms_deform import ModulatedDeformConv2dPack, export_onnx
-from networks import CHANNELS, LayerNet, image
+from networks import CHANNELS, LayerNet, image, random_array
 from operator_under_test import ARRAYS, Operator
+from ported_networks import INPUTS
 from tolerances import assert_close
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install '.[bench]', from Python 3.11 on")
@@ -113,6 +115,28 @@ def test_a_network_without_deformable_layers_is_exported_too(padding):
     net = nn.Conv2d(CHANNELS, 2, 3, pad_mode="pad", padding=padding)
     (actual,) = run(export_onnx(net, image(), file_name="plain"), image())
     assert_close(actual, net(image()).asnumpy(), "float32", "output", 1e-5)
+
+
+TRANSPOSED = {
+    "symmetric": {"padding": 1, "stride": 2, "kernel_size": 4, "group": 2},
+    "output padding": {"padding": 1, "stride": 2, "kernel_size": 3, "output_padding": 1},
+    "four-sided": {"padding": (0, 1, 2, 1), "stride": 1, "kernel_size": (3, 5)},
+}
+
+
+@pytest.mark.parametrize("arguments", TRANSPOSED.values(), ids=TRANSPOSED.keys())
+def test_transposed_convolutions_come_along(arguments):
+    net = nn.Conv2dTranspose(CHANNELS, 2, pad_mode="pad", has_bias=True, **arguments)
+    (actual,) = run(export_onnx(net, image(), file_name="transposed"), image())
+    assert_close(actual, net(image()).asnumpy(), "float32", "output", 1e-5)
+
+
+@pytest.mark.parametrize("name", ported_networks.NETWORKS)
+def test_whole_networks_give_the_same_output(name):
+    inputs = [ms.Tensor(random_array(shape, i)) for i, shape in enumerate(INPUTS[name])]
+    net = ported_networks.NETWORKS[name]().set_train(False)
+    (actual,) = run(export_onnx(net, *inputs, file_name="network"), *inputs)
+    assert_close(actual, net(*inputs).asnumpy(), "float32", "output", 1e-5)
 
 
 def test_an_operator_that_onnx_does_not_have_is_named():

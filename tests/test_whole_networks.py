@@ -12,6 +12,7 @@ import ported_networks
 from ms_deform.__main__ import main
 from ms_deform.convert import convert_state
 from networks import random_array
+from ported_networks import INPUTS
 from tolerances import assert_close
 
 WHY = "needs torch and torchvision: pip install '.[parity]'"
@@ -20,11 +21,6 @@ torch_networks = pytest.importorskip("torch_networks", reason=WHY)
 
 pytestmark = pytest.mark.usefixtures("device", "scratch_folder")
 
-INPUTS = {
-    "resnet": [(2, 3, 32, 32)],
-    "alignment": [(2, 48, 16, 20), (2, 4, 16, 20)],
-    "text detection": [(2, 3, 32, 48)],
-}
 LEARNING_RATES = {"resnet": 0.002, "alignment": 0.02, "text detection": 0.01}
 STEPS = 30
 
