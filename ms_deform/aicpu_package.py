@@ -13,6 +13,7 @@ import os
 import platform
 import shlex
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -100,13 +101,13 @@ def install_package(
     return folder
 
 
+@dataclass(frozen=True)
 class _Sdk:
     """CANN's headers and libraries for AICPU kernels and operator prototypes."""
 
-    def __init__(self, kernel_include: Path, kernel_library: Path, proto_include: Path) -> None:
-        self.kernel_include = kernel_include
-        self.kernel_library = kernel_library
-        self.proto_include = proto_include
+    kernel_include: Path
+    kernel_library: Path
+    proto_include: Path
 
     @classmethod
     def find(cls) -> _Sdk:
