@@ -189,5 +189,20 @@ def test_training_on_the_composition_gives_the_losses_of_the_kernels():
     np.testing.assert_allclose(curves[1], curves[0], rtol=0, atol=1e-5)
 
 
+def test_a_nan_offset_spoils_only_its_pixel_in_the_composition():
+    tensors = call_tensors()
+    offset = tensors["offset"].asnumpy().copy()
+    offset[0, 0, 2, 3] = np.nan
+    tensors["offset"] = ms.Tensor(offset)
+    with set_backend("composition"):
+        output = Called()(*tensors.values()).asnumpy()
+        gradient = ms.grad(Called())(*tensors.values()).asnumpy()
+    expected = Called()(*tensors.values()).asnumpy()
+    np.testing.assert_array_equal(np.isnan(output), np.isnan(expected))
+    assert np.isnan(output).any()
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
 def test_set_backend_is_public():
     assert ms_deform.set_backend is set_backend

@@ -19,7 +19,6 @@ from mindspore.ops import CustomRegOp, DataType, Primitive
 from ms_deform.backends import composition
 from ms_deform.cann import aclnn_obstacle
 from ms_deform.geometry import Geometry, TensorInfo
-from ms_deform.layout import pack
 
 FUNCTION = "aclnnDeformableConv2d"
 # The parameters of aclnnDeformableConv2dGetWorkspaceSize, in its order. A bias is always given:
@@ -172,8 +171,7 @@ def convolve(
     bias: Tensor | None,
 ) -> Tensor:
     # Coordinates in float32, whatever the dtype, as on all backends.
-    single = composition.single
-    packed = pack(single(offset), None if mask is None else single(mask))
+    single, packed = composition.single, composition.packed(offset, mask)
     if bias is None:
         bias = ops.zeros((weight.shape[0],), mstype.float32)
     output, _ = primitive(single(input), single(weight), packed, single(bias), *constants)

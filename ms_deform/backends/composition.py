@@ -45,6 +45,8 @@ LIMITS = {
     ),
 }
 _MOST_STRIDE = 63
+# Beyond every image, and with every position on it within 32 bits.
+_FAR = 1e9
 
 
 def check_limits(
@@ -97,11 +99,17 @@ def convolve(
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    packed = pack(single(offset), None if mask is None else single(mask))
-    output = product(sample(single(input), packed), single(weight))
+    output = product(sample(single(input), packed(offset, mask)), single(weight))
     if bias is not None:
         output = BiasAdd()(output, single(bias))
     return ops.cast(output, input.dtype)
+
+
+def packed(offset: Tensor, mask: Tensor | None) -> Tensor:
+    """Offset and mask as the primitives take them, without infinities, of which they make NaNs."""
+    offset = single(offset)
+    near = ops.masked_fill(offset, ops.abs(offset) > _FAR, _FAR)
+    return pack(near, None if mask is None else single(mask))
 
 
 def single(tensor: Tensor) -> Tensor:
