@@ -35,7 +35,12 @@ _SDK_LIBRARIES = ("libascend_protobuf.a", "libcpu_kernels_context.a")
 _SDK_EXPORTS = ("RunCpuKernel", "RunCpuKernelWithBlock")
 # The library brings its own C++ library: the device's may be older than the compiler's.
 _KERNEL_LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-static-libstdc++", "-static-libgcc")
-_PROTO_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra")
+# CANN's own libraries on the host have the older ABI.
+_PROTO_FLAGS = (
+    *("-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra"),
+    "-D_GLIBCXX_USE_CXX11_ABI=0",
+)
+_PROTO_HEADER = "graph/operator_reg.h"
 _DEVICE_COMPILER = "aarch64-linux-gnu-g++"
 
 
@@ -50,7 +55,7 @@ def build_package(directory: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         BuildError: If CANN's SDK or a compiler is missing or fails.
     """
-    sdk = _Sdk.find()
+    sdk = Sdk.find()
     package = package_path(directory)
     package.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".build-", dir=package.parent) as scratch:
@@ -58,7 +63,7 @@ def build_package(directory: str | os.PathLike[str] | None = None) -> Path:
         for file in (AICPU_CONFIG, _IMPLEMENTATION, _PROTO):
             (made / file).parent.mkdir(parents=True)
         (made / AICPU_CONFIG).write_text(json.dumps(kernel_list(), indent=2) + "\n")
-        _build_kernels(sdk, made / _IMPLEMENTATION)
+        build_kernels(sdk, made / _IMPLEMENTATION)
         _build_proto(sdk, made / _PROTO)
         shutil.rmtree(package, ignore_errors=True)
         made.rename(package)
@@ -102,7 +107,7 @@ def install_package(
 
 
 @dataclass(frozen=True)
-class _Sdk:
+class Sdk:
     """CANN's headers and libraries for AICPU kernels and operator prototypes."""
 
     kernel_include: Path
@@ -110,12 +115,15 @@ class _Sdk:
     proto_include: Path
 
     @classmethod
-    def find(cls) -> _Sdk:
+    def find(cls) -> Sdk:
         """That of MS_DEFORM_AICPU_SDK, with include and lib, or that of the installed CANN."""
         named = os.environ.get("MS_DEFORM_AICPU_SDK")
-        if named:
-            return cls(Path(named, "include"), Path(named, "lib"), Path(named, "include"))
         opp = opp_path()
+        if named:
+            include = Path(named, "include")
+            cann = opp is not None and not (include / _PROTO_HEADER).is_file()
+            proto_include = opp.parent / "include" if cann else include
+            return cls(include, Path(named, "lib"), proto_include)
         if opp is None:
             raise BuildError(
                 "ms_deform: no CANN: ASCEND_OPP_PATH names no folder; source CANN's set_env.sh "
@@ -153,7 +161,8 @@ def kernel_files() -> list[Path]:
     return [*sorted((sources / "aicpu").glob("*.cc")), sources / "common" / "geometry.cc"]
 
 
-def _build_kernels(sdk: _Sdk, library: Path) -> None:
+def build_kernels(sdk: Sdk, library: Path) -> None:
+    """Builds the kernels' library for the device."""
     archives = [f"{sdk.kernel_library / name}" for name in _SDK_LIBRARIES]
     run(
         [
@@ -174,7 +183,12 @@ def _build_kernels(sdk: _Sdk, library: Path) -> None:
         )
 
 
-def _build_proto(sdk: _Sdk, library: Path) -> None:
+def _build_proto(sdk: Sdk, library: Path) -> None:
+    if not (sdk.proto_include / _PROTO_HEADER).is_file():
+        raise BuildError(
+            f"ms_deform: no {_PROTO_HEADER} in {sdk.proto_include}; source CANN's set_env.sh as "
+            "well, for its headers (toolkit)"
+        )
     source = kernel_sources() / "aicpu" / "op_proto" / "operators.cc"
     include = f"-I{sdk.proto_include}"
     run([*find_compiler(), *_PROTO_FLAGS, include, str(source), "-o", str(library)])

@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // The operators' kernels, as CANN's AICPU finds them. Their names and parameters are those of
-// ms_deform/backends/aicpu.py.
+// ms_deform/aicpu_operators.py.
 #include "aicpu/backward_input.h"
 #include "aicpu/backward_weight.h"
 #include "aicpu/forward.h"
 #include "cpu_kernel.h"
 
-namespace ms_deform {
-namespace aicpu_backend {
+// The SDK's macro for registration names what is in this namespace without it.
+namespace aicpu {
 namespace {
+
+using ms_deform::DType;
+using ms_deform::Float16;
+using namespace ms_deform::aicpu_backend;
 
 const char* const kForward = "MsDeformAicpuForward";
 const char* const kGradInput = "MsDeformAicpuGradInput";
 const char* const kGradWeight = "MsDeformAicpuGradWeight";
 
-class ForwardKernel : public aicpu::CpuKernel {
+class MsDeformForward : public CpuKernel {
  public:
-  uint32_t Compute(aicpu::CpuKernelContext& context) override {
+  uint32_t Compute(CpuKernelContext& context) override {
     return Guarded(context, [&context] {
       const Call call = ReadForwardCall(context);
       call.dtype == DType::kFloat32 ? Forward<float>(call) : Forward<Float16>(call);
@@ -24,9 +28,9 @@ class ForwardKernel : public aicpu::CpuKernel {
   }
 };
 
-class GradInputKernel : public aicpu::CpuKernel {
+class MsDeformGradInput : public CpuKernel {
  public:
-  uint32_t Compute(aicpu::CpuKernelContext& context) override {
+  uint32_t Compute(CpuKernelContext& context) override {
     return Guarded(context, [&context] {
       const Call call = ReadGradInputCall(context);
       call.dtype == DType::kFloat32 ? BackwardInput<float>(call).Run()
@@ -35,9 +39,9 @@ class GradInputKernel : public aicpu::CpuKernel {
   }
 };
 
-class GradWeightKernel : public aicpu::CpuKernel {
+class MsDeformGradWeight : public CpuKernel {
  public:
-  uint32_t Compute(aicpu::CpuKernelContext& context) override {
+  uint32_t Compute(CpuKernelContext& context) override {
     return Guarded(context, [&context] {
       const Call call = ReadGradWeightCall(context);
       call.dtype == DType::kFloat32 ? BackwardWeight<float>(call) : BackwardWeight<Float16>(call);
@@ -45,10 +49,9 @@ class GradWeightKernel : public aicpu::CpuKernel {
   }
 };
 
-REGISTER_CPU_KERNEL(kForward, ForwardKernel);
-REGISTER_CPU_KERNEL(kGradInput, GradInputKernel);
-REGISTER_CPU_KERNEL(kGradWeight, GradWeightKernel);
+REGISTER_CPU_KERNEL(kForward, MsDeformForward);
+REGISTER_CPU_KERNEL(kGradInput, MsDeformGradInput);
+REGISTER_CPU_KERNEL(kGradWeight, MsDeformGradWeight);
 
 }  // namespace
-}  // namespace aicpu_backend
-}  // namespace ms_deform
+}  // namespace aicpu

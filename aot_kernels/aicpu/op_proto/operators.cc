@@ -94,12 +94,8 @@ ge::graphStatus InferDType(gert::InferDataTypeContext* context) {
   return ge::GRAPH_SUCCESS;
 }
 
-IMPL_OP_INFERSHAPE(MsDeformAicpuForward).InferShape(InferForwardShape).InferDataType(InferDType<1>);
-IMPL_OP_INFERSHAPE(MsDeformAicpuGradInput)
-    .InferShape(InferGradInputShape)
-    .InferDataType(InferDType<3>);
-IMPL_OP_INFERSHAPE(MsDeformAicpuGradWeight)
-    .InferShape(InferGradWeightShape)
-    .InferDataType(InferDType<1>);
+IMPL_OP(MsDeformAicpuForward).InferShape(InferForwardShape).InferDataType(InferDType<1>);
+IMPL_OP(MsDeformAicpuGradInput).InferShape(InferGradInputShape).InferDataType(InferDType<3>);
+IMPL_OP(MsDeformAicpuGradWeight).InferShape(InferGradWeightShape).InferDataType(InferDType<1>);
 
 }  // namespace

@@ -22,8 +22,10 @@ bool RegistCpuKernel(const std::string& type, const KernelCreator& creator);
 
 }  // namespace aicpu
 
-#define REGISTER_CPU_KERNEL(type, Class)             \
-  static const bool type##_##Class##_is_registered = \
-      aicpu::RegistCpuKernel(type, [] { return std::shared_ptr<aicpu::CpuKernel>(new Class()); })
+// Names what is in namespace aicpu without it, as the SDK's own does.
+#define REGISTER_CPU_KERNEL(type, Class)                                                     \
+  std::shared_ptr<CpuKernel> Creator_##type##_Kernel() { return std::make_shared<Class>(); } \
+  bool g_##type##_Kernel_Creator __attribute__((unused)) =                                   \
+      RegistCpuKernel(type, Creator_##type##_Kernel)
 
 #endif  // MS_DEFORM_TESTS_AICPU_SDK_CPU_KERNEL_H_

@@ -64,7 +64,6 @@ class Inference {
 }  // namespace gert
 
 // Copying registers, as the last of the calls that make an operator's inference.
-#define IMPL_OP_INFERSHAPE(type) \
-  static const gert::Inference type##_inference = gert::Inference(#type)
+#define IMPL_OP(type) static const gert::Inference type##_inference = gert::Inference(#type)
 
 #endif  // MS_DEFORM_TESTS_AICPU_SDK_REGISTER_OP_IMPL_REGISTRY_H_
