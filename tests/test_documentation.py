@@ -13,6 +13,7 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
+import mindspore as ms
 import pytest
 
 import ms_deform
@@ -44,6 +45,7 @@ SECTIONS = {
 def test_docstring_examples_print_what_they_say(name):
     if name == "export_onnx":
         pytest.importorskip("onnx", reason="the example needs onnx: pip install '.[onnx]'")
+    ms.runtime.synchronize()  # an example before may have left a call in progress
     examples = doctest.DocTestFinder(recurse=False).find(getattr(ms_deform, name), name)
     results = [doctest.DocTestRunner().run(example) for example in examples]
     assert sum(result.attempted for result in results) >= 3

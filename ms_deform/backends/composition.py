@@ -108,7 +108,8 @@ def convolve(
 def packed(offset: Tensor, mask: Tensor | None) -> Tensor:
     """Offset and mask as the primitives take them, without infinities, of which they make NaNs."""
     offset = single(offset)
-    near = ops.masked_fill(offset, ops.abs(offset) > _FAR, _FAR)
+    # Not clamp, which loses NaNs, and not masked_fill, which vmap cannot take in MindSpore 2.7.
+    near = ops.select(ops.abs(offset) > _FAR, ops.full_like(offset, _FAR), offset)
     return pack(near, None if mask is None else single(mask))
 
 
