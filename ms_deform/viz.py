@@ -104,6 +104,8 @@ def record_offsets(net: nn.Cell) -> Iterator[dict[str, list[Record]]]:
             "ModulatedDeformConv2dPack of ms_deform"
         )
     records: dict[str, list[Record]] = {name: [] for name in layers}
+    # Around this block another one may be recording the same layers.
+    outer = {name: vars(layer).get("deform_conv") for name, layer in layers.items()}
     mode = ms.get_context("mode")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     for name, layer in layers.items():
@@ -111,9 +113,12 @@ def record_offsets(net: nn.Cell) -> Iterator[dict[str, list[Record]]]:
     try:
         yield records
     finally:
-        for layer in layers.values():
-            object.__delattr__(layer, "deform_conv")
         ms.set_context(mode=mode)
+        for name, layer in layers.items():
+            if outer[name] is None:
+                object.__delattr__(layer, "deform_conv")
+            else:
+                object.__setattr__(layer, "deform_conv", outer[name])
 
 
 def _recording(name: str, layer: DeformConv2d, records: list[Record]) -> Callable[..., Tensor]:

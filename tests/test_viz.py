@@ -86,6 +86,26 @@ def test_nothing_is_recorded_after_the_block(mode):
     assert not any(records.values())
 
 
+def test_blocks_nest(mode):
+    net, before = DeformConv2dPack(CHANNELS, 2, 3), ms.get_context("mode")
+    with record_offsets(net) as outer:
+        with record_offsets(net) as inner:
+            net(image())
+        net(image())
+    net(image())
+    assert ms.get_context("mode") == before
+    assert (len(outer["DeformConv2dPack"]), len(inner["DeformConv2dPack"])) == (2, 1)
+
+
+def test_mode_and_layers_are_restored_after_an_error(mode):
+    net, before = DeformConv2dPack(CHANNELS, 2, 3), ms.get_context("mode")
+    with pytest.raises(KeyError), record_offsets(net) as records:
+        raise KeyError
+    net(image())
+    assert ms.get_context("mode") == before
+    assert not any(records.values())
+
+
 def test_a_single_layer_has_the_name_of_its_type():
     layer = DeformConv2dPack(CHANNELS, 2, 3)
     with record_offsets(layer) as records:
