@@ -11,13 +11,13 @@ from ms_deform._version import __version__
 if TYPE_CHECKING:
     from ms_deform.backends import set_backend
     from ms_deform.determinism import set_deterministic
-    from ms_deform.library import release_scratch, scratch_bytes
-    from ms_deform.mindir import export_mindir
-    from ms_deform.mmcv import DeformConv2dPack, ModulatedDeformConv2dPack
+    from ms_deform.export.mindir import export_mindir
+    from ms_deform.export.onnx import export_onnx
+    from ms_deform.memory import release_scratch, scratch_bytes
     from ms_deform.nn import DeformConv2d
-    from ms_deform.onnx_export import export_onnx
     from ms_deform.ops import deform_conv2d
-    from ms_deform.packed import deformable_conv2d, pack_offset, unpack_offset
+    from ms_deform.port.mmcv import DeformConv2dPack, ModulatedDeformConv2dPack
+    from ms_deform.port.packed import deformable_conv2d, pack_offset, unpack_offset
     from ms_deform.viz import record_offsets
 
 __all__ = [
@@ -41,19 +41,19 @@ __all__ = [
 # Imported at first use: the package build and `python -m ms_deform` must work without MindSpore.
 _HOMES = {
     "DeformConv2d": "ms_deform.nn",
-    "DeformConv2dPack": "ms_deform.mmcv",
-    "ModulatedDeformConv2dPack": "ms_deform.mmcv",
+    "DeformConv2dPack": "ms_deform.port.mmcv",
+    "ModulatedDeformConv2dPack": "ms_deform.port.mmcv",
     "deform_conv2d": "ms_deform.ops",
-    "deformable_conv2d": "ms_deform.packed",
-    "export_mindir": "ms_deform.mindir",
-    "export_onnx": "ms_deform.onnx_export",
-    "pack_offset": "ms_deform.packed",
+    "deformable_conv2d": "ms_deform.port.packed",
+    "export_mindir": "ms_deform.export.mindir",
+    "export_onnx": "ms_deform.export.onnx",
+    "pack_offset": "ms_deform.port.packed",
     "record_offsets": "ms_deform.viz",
-    "release_scratch": "ms_deform.library",
-    "scratch_bytes": "ms_deform.library",
+    "release_scratch": "ms_deform.memory",
+    "scratch_bytes": "ms_deform.memory",
     "set_backend": "ms_deform.backends",
     "set_deterministic": "ms_deform.determinism",
-    "unpack_offset": "ms_deform.packed",
+    "unpack_offset": "ms_deform.port.packed",
 }
 
 

@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ms_deform import aicpu_package, builder, doctor, library
+from ms_deform import doctor
+from ms_deform.install import aicpu_package, builder, library
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +110,7 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from ms_deform import convert  # needs MindSpore, which `build` and `doctor` can do without
+    from ms_deform.port import convert  # needs MindSpore, which `build` and `doctor` can do without
 
     arguments = {name: value for name, value in vars(options).items() if name != "command"}
     try:

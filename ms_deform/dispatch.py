@@ -9,9 +9,9 @@ from mindspore import dtype as mstype
 from mindspore import log
 from mindspore.common.dtype import Type
 
-from ms_deform import onnx_export
 from ms_deform.backends import EXPORT, aclnn, aicpu, asked_backend, choose_backend, composition
 from ms_deform.backends.aot import forward_primitive
+from ms_deform.export import onnx as onnx_export
 from ms_deform.geometry import Geometry, TensorInfo, check_geometry
 
 

@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ms_deform import builder, cann, library
 from ms_deform._version import __version__
-from ms_deform.aicpu_operators import FORWARD
-from ms_deform.backends import LIBRARY_TARGETS
+from ms_deform.install import builder, cann, library
+from ms_deform.install.aicpu_operators import FORWARD
+from ms_deform.install.library import LIBRARY_TARGETS
 
 # MindSpore and NumPy are imported where they are used only: the report must come out where they
 # are missing or broken.

@@ -35,7 +35,7 @@ from benchmark_report import Report, Table, heading, legend, scaling_header, sca
 from benchmark_roof import FmaPeak
 from benchmark_rows import ROWS, find_rows
 from ms_deform import __version__
-from ms_deform.library import LibraryError, loaded_isa
+from ms_deform.install.library import LibraryError, loaded_isa
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmark_peers import Call, Side, Torchvision
 from benchmark_roof import Rates
-from ms_deform.library import find_library
+from ms_deform.install.library import find_library
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from benchmark_peers import Call
-from ms_deform.builder import CPU_INSTRUCTION_SETS, find_compiler
-from ms_deform.library import loaded_isa
+from ms_deform.install.builder import CPU_INSTRUCTION_SETS, find_compiler
+from ms_deform.install.library import loaded_isa
 
 # Longer than the idle threads of any side spin, lest they take cycles of the side that follows.
 PAUSE_SECONDS = 0.05

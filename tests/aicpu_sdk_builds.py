@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ms_deform.aicpu_package import KERNEL_FLAGS, kernel_files
-from ms_deform.builder import kernel_sources
+from ms_deform.install.aicpu_package import KERNEL_FLAGS, kernel_files
+from ms_deform.install.builder import kernel_sources
 
 TESTS = Path(__file__).parent
 SDK = TESTS / "aicpu_sdk"

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from element_types import ELEMENT_BYTES, decoded, encoded
-from ms_deform.builder import find_compiler, kernel_sources
-from ms_deform.library import ABI
+from ms_deform.install.builder import find_compiler, kernel_sources
+from ms_deform.install.library import ABI
 from reference import Gradients, output_size, pair
 
 Shape = Sequence[int]

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ms_deform import __version__
-from ms_deform.builder import CUDA_DTYPES, find_compiler, kernel_sources
-from ms_deform.library import ABI, library_path
+from ms_deform.install.builder import CUDA_DTYPES, find_compiler, kernel_sources
+from ms_deform.install.library import ABI, library_path
 
 EMULATION = Path(__file__).with_name("cuda_emulation")
 _FLAGS = (

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import ms_deform
-from ms_deform.builder import find_compiler
-from ms_deform.library import ABI, library_path
+from ms_deform.install.builder import find_compiler
+from ms_deform.install.library import ABI, library_path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from element_types import decoded, encoded
-from ms_deform.builder import build, find_compiler, kernel_sources
-from ms_deform.library import ABI
+from ms_deform.install.builder import build, find_compiler, kernel_sources
+from ms_deform.install.library import ABI
 from reference import Gradients
 
 # The compiler and the emulator of a machine that is not this one, and the Debian packages.

@@ -17,10 +17,11 @@ from mindspore import nn
 
 import reference
 from geometries import GRID, Geometry
-from ms_deform import DeformConv2d, cann, deform_conv2d, dispatch, set_backend
+from ms_deform import DeformConv2d, deform_conv2d, dispatch, set_backend
 from ms_deform.backends import aclnn, composition
-from ms_deform.builder import find_compiler
 from ms_deform.geometry import TensorInfo
+from ms_deform.install import cann
+from ms_deform.install.builder import find_compiler
 from networks import CHANNELS, TAPS, call_tensors, image, random_array
 from tolerances import assert_close
 

@@ -17,7 +17,7 @@ from aicpu_sdk_builds import build_aicpu_driver
 from element_types import held_in
 from geometries import GRID, Geometry, geometries
 from kernel_driver import CROSS, Driver
-from ms_deform.builder import find_compiler
+from ms_deform.install.builder import find_compiler
 from tolerances import assert_close, assert_gradients_close
 
 DTYPES = ("float32", "float16")

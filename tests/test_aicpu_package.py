@@ -22,13 +22,14 @@ import numpy as np
 import pytest
 
 from aicpu_sdk_builds import INCLUDE, SDK, build_sdk
-from ms_deform import aicpu_package, cann, dispatch, set_backend
+from ms_deform import dispatch, set_backend
 from ms_deform.__main__ import main
-from ms_deform.aicpu_operators import GEOMETRY, OPERATORS, kernel_list
 from ms_deform.backends import aicpu
-from ms_deform.builder import BuildError, find_compiler, kernel_sources
 from ms_deform.geometry import Geometry
-from ms_deform.library import find_library
+from ms_deform.install import aicpu_package, cann
+from ms_deform.install.aicpu_operators import GEOMETRY, OPERATORS, kernel_list
+from ms_deform.install.builder import BuildError, find_compiler, kernel_sources
+from ms_deform.install.library import find_library
 
 KERNELS = "op_impl/cpu/aicpu_kernel/impl/libms_deform_aicpu.so"
 PROTO = f"op_proto/lib/linux/{platform.machine()}/libcust_opsproto_rt2.0.so"

@@ -10,8 +10,8 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 
-from ms_deform.builder import find_compiler, kernel_sources
-from ms_deform.library import ABI
+from ms_deform.install.builder import find_compiler, kernel_sources
+from ms_deform.install.library import ABI
 
 # Implements MindSpore's own class, and reads it through the mirror. Compiled as two units: each of
 # the headers defines an AotExtra.

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fake_checkout import write_kernels
-from ms_deform import __version__, builder, library
+from ms_deform import __version__
+from ms_deform.install import builder, library
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fake_checkout import build_library, write_checkout
-from ms_deform import __version__, doctor, library
+from ms_deform import __version__, doctor
+from ms_deform.install import library
 
 
 def run(*arguments, cwd=None):

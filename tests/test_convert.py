@@ -12,8 +12,9 @@ import pytest
 from mindspore import nn, ops
 from safetensors.numpy import save_file
 
-from ms_deform import DeformConv2d, DeformConv2dPack, ModulatedDeformConv2dPack, convert
+from ms_deform import DeformConv2d, DeformConv2dPack, ModulatedDeformConv2dPack
 from ms_deform.__main__ import main
+from ms_deform.port import convert
 from networks import random_array
 from tolerances import assert_close
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fake_checkout import write_kernels
-from ms_deform import builder, library
+from ms_deform.install import builder, library
 
 # Bytes that a thread of a kernel may store for want of registers, of the 64 KiB that its block
 # works on in shared memory: a kernel above it was given more sums than a GPU can hold.

@@ -10,7 +10,7 @@ from fake_checkout import build_library
 from geometries import Geometry
 from ms_deform import geometry as checked
 from ms_deform.backends.aot import forward_primitive
-from ms_deform.library import LibraryError
+from ms_deform.install.library import LibraryError
 
 
 @pytest.fixture

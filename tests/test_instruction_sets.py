@@ -24,8 +24,8 @@ import reference
 from element_types import held_in
 from geometries import GRID, Geometry, geometries
 from kernel_driver import CROSS, Driver, build_driver, cross_driver
-from ms_deform.builder import CPU_INSTRUCTION_SETS
-from ms_deform.library import find_library
+from ms_deform.install.builder import CPU_INSTRUCTION_SETS
+from ms_deform.install.library import find_library
 from operator_under_test import DTYPES
 from reference import Gradients
 from tolerances import assert_close, assert_gradients_close

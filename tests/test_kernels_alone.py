@@ -11,8 +11,8 @@ import pytest
 
 from invalid_calls import INVALID_SHAPES
 from kernel_driver import Driver, build_driver
-from ms_deform.builder import CPU_INSTRUCTION_SETS
 from ms_deform.geometry import TensorInfo, check_geometry
+from ms_deform.install.builder import CPU_INSTRUCTION_SETS
 from networks import call_tensors
 
 SANITIZERS = (

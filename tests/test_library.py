@@ -11,7 +11,8 @@ import subprocess
 
 import pytest
 
-from ms_deform import __version__, library
+from ms_deform import __version__
+from ms_deform.install import library
 
 NAME = "libms_deform_cpu.so"
 BUILD = "python -m ms_deform build"

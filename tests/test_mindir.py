@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from ms_deform import ModulatedDeformConv2dPack, export_mindir, mindir
+from ms_deform import ModulatedDeformConv2dPack, export_mindir
+from ms_deform.export import mindir
 from networks import CHANNELS, LayerNet, image
 
 pytestmark = pytest.mark.usefixtures("device", "mode", "scratch_folder")

@@ -14,7 +14,8 @@ import zipfile
 import pytest
 
 from fake_checkout import REPOSITORY, write_checkout
-from ms_deform import __version__, doctor, library
+from ms_deform import __version__, doctor
+from ms_deform.install import library
 
 KERNELS = {
     "common/library_info.h",
@@ -28,7 +29,7 @@ pytest.importorskip("setuptools", "70.1", reason="setuptools>=70.1 builds the pa
 
 def run_hook(root, hook, *arguments):
     """Calls a hook of the build backend as pip does, and returns what it made."""
-    call = f"from ms_deform import _build_backend as b; print(b.{hook}(*{arguments!r}))"
+    call = f"from ms_deform.install import build_backend as b; print(b.{hook}(*{arguments!r}))"
     done = subprocess.run([sys.executable, "-c", call], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return root / arguments[0] / done.stdout.splitlines()[-1]
@@ -105,7 +106,7 @@ def test_build_in_place_puts_the_library_beside_the_sources(checkout):
 
 def test_build_without_compiler_ends_in_one_line(checkout, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    call = "from ms_deform import _build_backend as b; b.build_wheel('dist')"
+    call = "from ms_deform.install import build_backend as b; b.build_wheel('dist')"
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=checkout, capture_output=True, text=True
     )
@@ -118,7 +119,7 @@ def test_library_of_another_machine_is_not_packed(checkout, tmp_path, monkeypatc
     compiler.write_text("#!/bin/sh\necho riscv64-linux-gnu\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    call = "from ms_deform import _build_backend as b; b.build_wheel('dist')"
+    call = "from ms_deform.install import build_backend as b; b.build_wheel('dist')"
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=checkout, capture_output=True, text=True
     )

@@ -10,7 +10,7 @@ from mindspore import nn, ops
 
 import ported_networks
 from ms_deform.__main__ import main
-from ms_deform.convert import convert_state
+from ms_deform.port.convert import convert_state
 from networks import random_array
 from ported_networks import INPUTS
 from tolerances import assert_close

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The operators' kernels, as CANN's AICPU finds them. Their names and parameters are those of
-// ms_deform/aicpu_operators.py.
+// ms_deform/install/aicpu_operators.py.
 #include "aicpu/backward_input.h"
 #include "aicpu/backward_weight.h"
 #include "aicpu/forward.h"

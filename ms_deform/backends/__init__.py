@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ms_deform.install.library import LIBRARY_TARGETS
+
 if TYPE_CHECKING:
     from mindspore import nn
 
@@ -26,8 +28,6 @@ BACKENDS = {
     "Ascend": ("composition", "aclnn", "aicpu"),
 }
 NAMES = tuple(dict.fromkeys(name for names in BACKENDS.values() for name in names))
-# Device target: what ``builder.build`` and ``library.find_library`` call the library of "aot".
-LIBRARY_TARGETS = {"CPU": "cpu", "GPU": "cuda"}
 
 # Not for users: the forward operator of "aot" under names that `export_onnx` makes nodes from.
 EXPORT = "onnx"

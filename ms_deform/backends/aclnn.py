@@ -17,8 +17,8 @@ from mindspore._c_expression import MSContext
 from mindspore.ops import CustomRegOp, DataType, Primitive
 
 from ms_deform.backends import composition
-from ms_deform.cann import aclnn_obstacle
 from ms_deform.geometry import Geometry, TensorInfo
+from ms_deform.install.cann import aclnn_obstacle
 
 FUNCTION = "aclnnDeformableConv2d"
 # The parameters of aclnnDeformableConv2dGetWorkspaceSize, in its order. A bias is always given:

@@ -14,9 +14,9 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops import CustomRegOp, DataType
 
-from ms_deform.aicpu_operators import FORWARD, GEOMETRY, GRAD_INPUT, GRAD_WEIGHT, Operator
 from ms_deform.backends.aot import refuse_second_order
 from ms_deform.geometry import Geometry
+from ms_deform.install.aicpu_operators import FORWARD, GEOMETRY, GRAD_INPUT, GRAD_WEIGHT, Operator
 
 _DTYPES = (DataType.F32_Default, DataType.F16_Default)
 SUPPORTED_DTYPES = (mstype.float32, mstype.float16)

@@ -16,9 +16,8 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops import CustomRegOp, DataType
 
-from ms_deform.backends import LIBRARY_TARGETS
 from ms_deform.geometry import Geometry
-from ms_deform.library import find_library
+from ms_deform.install.library import LIBRARY_TARGETS, find_library
 
 _DTYPES = (
     DataType.F32_Default,

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from device_memory import MEMORIES
 
 from aot_caller import AotCaller, AotLibrary
-from ms_deform.builder import BuildError, build
+from ms_deform.install.builder import BuildError, build
 
 
 @pytest.fixture(scope="session", params=list(MEMORIES))

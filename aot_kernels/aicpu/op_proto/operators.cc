@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What CANN's graph needs to know of the operators: their parameters, shapes and dtypes. The names
-// are those of ms_deform/aicpu_operators.py.
+// are those of ms_deform/install/aicpu_operators.py.
 #include "graph/operator_reg.h"
 #include "register/op_impl_registry.h"
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ms_deform.aicpu_operators import LIBRARY, OPERATORS, kernel_list
-from ms_deform.builder import BuildError, find_compiler, kernel_sources, run
-from ms_deform.cann import AICPU_CONFIG, opp_path
-from ms_deform.library import library_path
+from ms_deform.install.aicpu_operators import LIBRARY, OPERATORS, kernel_list
+from ms_deform.install.builder import BuildError, find_compiler, kernel_sources, run
+from ms_deform.install.cann import AICPU_CONFIG, opp_path
+from ms_deform.install.library import library_path
 
 _IMPLEMENTATION = Path("op_impl/cpu/aicpu_kernel/impl") / LIBRARY
 _PROTO = Path("op_proto/lib/linux") / platform.machine() / "libcust_opsproto_rt2.0.so"

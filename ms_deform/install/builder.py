@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from filelock import FileLock
 
 from ms_deform._version import __version__
-from ms_deform.library import ABI, PACKAGE, LibraryError, library_path, read_info
+from ms_deform.install.library import ABI, PACKAGE, LibraryError, library_path, read_info
 
 # The CPU's kernels are compiled once for each instruction set of the machine, best first, with
 # these flags; the library picks one when it runs. Every aarch64 machine has NEON.

@@ -11,7 +11,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 from setuptools.errors import ExecError
 
-from ms_deform import builder
+from ms_deform.install import builder
 
 
 class BuildPy(build_py):

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking a network further: ONNX and MindIR files."""
