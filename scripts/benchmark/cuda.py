@@ -25,7 +25,7 @@ QUEUE_CYCLES = 3_000_000  # one to two milliseconds
 ROOF_SIZE = 8192
 
 
-class _OnGpu(Side):
+class OnGpu(Side):
     """Timed by the GPU's own clock."""
 
     def seconds(self) -> float:
@@ -45,7 +45,7 @@ class _OnGpu(Side):
         raise NotImplementedError
 
 
-class MsDeform(_OnGpu):
+class MsDeform(OnGpu):
     modules = ("torch",)
     trains = True
 
@@ -102,7 +102,7 @@ class MsDeform(_OnGpu):
         return self.library.scratch_bytes()
 
 
-class Torchvision(_OnGpu, peers.Torchvision):
+class Torchvision(OnGpu, peers.Torchvision):
     def extra_memory(self) -> int:
         import torch
 
