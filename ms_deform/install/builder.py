@@ -46,6 +46,8 @@ _CPU_FLAGS = [
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
+    # It needs a libstdc++ of GCC 5; without it manylinux_2_17 will do, which is MindSpore's glibc.
+    "-fno-sized-deallocation",
     "-Wall",
     "-Wextra",
 ]
