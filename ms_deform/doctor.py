@@ -170,7 +170,7 @@ def _report_compiler() -> None:
     try:
         print(f"{'compiler':<12} {builder.compiler_version()}")
     except builder.BuildError as error:
-        print(f"{'compiler':<12} {error}")
+        print(f"{'compiler':<12} only to build libraries: {error}")
     try:
         major, minor = builder.nvcc_version()
         print(f"{'nvcc':<12} {major}.{minor:<8} {shlex.join(builder.find_nvcc())}")

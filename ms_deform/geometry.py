@@ -7,6 +7,8 @@ here; ``aot_kernels/common/geometry.cc`` checks it, in the same words, once it i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from typing import NamedTuple, Optional
 
@@ -14,6 +16,7 @@ from mindspore import dtype as mstype
 
 Dimension = Optional[int]
 Shape = tuple[Dimension, ...]
+Size = tuple[Dimension, Dimension]  # height, width
 
 _MOST_PIXELS = 2**31 - 1
 
@@ -27,8 +30,8 @@ class TensorInfo(NamedTuple):
     dtype: mstype.Type
 
 
-class Geometry(NamedTuple):
-    """The constants of a call; the primitives carry them as attributes."""
+class Attributes(NamedTuple):
+    """What a call has beside its sizes; the primitives carry it."""
 
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]  # top, bottom, left, right
@@ -37,24 +40,51 @@ class Geometry(NamedTuple):
     use_bias: bool
 
 
+class Geometry(NamedTuple):
+    """All that follows from the arguments of a call, worked out here and nowhere else."""
+
+    attributes: Attributes
+    kernel_size: Size
+    in_channels: Dimension
+    out_channels: Dimension
+    groups: Dimension
+    offset_groups: Dimension
+    batch: Dimension
+    in_size: Size
+    out_size: Size
+
+    @property
+    def any_size(self) -> Geometry:
+        """The same for all batches and images: what primitives are kept by."""
+        return self._replace(batch=None, in_size=(None, None), out_size=(None, None))
+
+
+@contextmanager
+def errors_of(caller: str) -> Iterator[None]:
+    """Puts before an error's text what the user called."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{caller}: {error}").with_traceback(error.__traceback__) from None
+
+
 def check_geometry(
     input: TensorInfo,
     offset: TensorInfo,
+    mask: TensorInfo | None,
     weight: TensorInfo,
     bias: TensorInfo | None,
-    mask: TensorInfo | None,
-    stride: object,
-    padding: object,
-    dilation: object,
+    constants: tuple[object, object, object],
 ) -> Geometry:
-    """Checks all that is known of a call and returns its constants.
+    """Checks all that is known of a call; `constants` are its stride, padding and dilation.
 
     Raises:
         TypeError: If a tensor has an unsupported or another dtype than the rest, or if `stride`,
             `padding` or `dilation` is not made of constant ints.
         ValueError: If a shape or a value does not fit the others.
     """
-    geometry = Geometry(
+    stride, padding, dilation = constants
+    attributes = Attributes(
         stride=constant_ints("stride", stride, 1, (2,)),
         padding=_four_sides(constant_ints("padding", padding, 0, (2, 4))),
         dilation=constant_ints("dilation", dilation, 1, (2,)),
@@ -62,27 +92,44 @@ def check_geometry(
         use_bias=bias is not None,
     )
     _check_dtypes(input=input, offset=offset, weight=weight, bias=bias, mask=mask)
-    _check_shapes(input, offset, weight, bias, mask, geometry)
-    return geometry
+    return _check_shapes(input, offset, mask, weight, bias, attributes)
 
 
 def constant_ints(
-    name: str, value: object, least: int, lengths: tuple[int, ...]
+    name: str, value: object, least: int, lengths: tuple[int, ...], single: bool = True
 ) -> tuple[int, ...]:
-    """`value` as a tuple of ints, a single int standing for the same one on both axes."""
-    expected = "an int or " + " or ".join(f"{length}" for length in lengths) + " ints"
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    """`value` as a tuple of one of these lengths; if `single`, an int stands for two of them."""
+    expected = ("an int or " if single else "") + " or ".join(map(str, lengths)) + " ints"
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    _check_ints(name, value, values, expected)
+    if single and not isinstance(value, (tuple, list)):
+        values *= 2
+    if len(values) not in lengths:
+        error = ValueError if isinstance(value, (tuple, list)) else TypeError
+        raise error(f"'{name}' must be {expected}, got {value}")
+    _check_least(name, value, values, least)
+    return tuple(map(int, values))
+
+
+def constant_int(name: str, value: object, least: int) -> int:
+    _check_ints(name, value, (value,), "an int")
+    _check_least(name, value, (value,), least)
+    return int(value)
+
+
+def _check_ints(name: str, value: object, values: tuple[object, ...], expected: str) -> None:
     for item in values:
         if not isinstance(item, Integral) or isinstance(item, bool):
+            verb = "is" if expected == "an int" else "are"
             raise TypeError(
-                f"deform_conv2d: '{name}' must be {expected} that are known when the graph is "
-                f"compiled, got {_describe_value(value)}; a Tensor or a variable cannot be used"
+                f"'{name}' must be {expected} that {verb} known when the graph is compiled, got "
+                f"{_describe_value(value)}; a Tensor or a variable cannot be used"
             )
-    if len(values) not in lengths:
-        raise ValueError(f"deform_conv2d: '{name}' must be {expected}, got {value}")
+
+
+def _check_least(name: str, value: object, values: tuple[int, ...], least: int) -> None:
     if min(values) < least:
-        raise ValueError(f"deform_conv2d: '{name}' must be at least {least}, got {value}")
-    return tuple(int(item) for item in values)
+        raise ValueError(f"'{name}' must be at least {least}, got {value}")
 
 
 def _four_sides(padding: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -102,51 +149,62 @@ def _check_dtypes(**tensors: TensorInfo | None) -> None:
     listed = ", ".join(f"{name}: {dtype}" for name, dtype in dtypes.items())
     if len(set(dtypes.values())) > 1:
         raise TypeError(
-            f"deform_conv2d: all tensors must have the same dtype, got {listed}; "
-            "cast them to one of them"
+            f"all tensors must have the same dtype, got {listed}; cast them to one of them"
         )
     if dtypes["input"] not in SUPPORTED_DTYPES:
         supported = ", ".join(str(dtype) for dtype in SUPPORTED_DTYPES)
-        raise TypeError(f"deform_conv2d: dtype must be one of {supported}, got {listed}")
+        raise TypeError(f"dtype must be one of {supported}, got {listed}")
 
 
 def _check_shapes(
     input: TensorInfo,
     offset: TensorInfo,
+    mask: TensorInfo | None,
     weight: TensorInfo,
     bias: TensorInfo | None,
-    mask: TensorInfo | None,
-    geometry: Geometry,
-) -> None:
-    batch, in_channels, height, width = _dimensions("input", input, 4, "[N, C_in, H, W]")
+    attributes: Attributes,
+) -> Geometry:
+    batch, in_channels, *in_size = _dimensions("input", input, 4, "[N, C_in, H, W]")
     offset_shape = _dimensions(
         "offset", offset, 4, "[N, 2 * offset_groups * kh * kw, H_out, W_out]"
     )
     weight_shape = _dimensions("weight", weight, 4, "[C_out, C_in / groups, kh, kw]")
-    _check_weight(in_channels, weight_shape)
-    kernel_height, kernel_width = weight_shape[2:]
-    offset_groups = _offset_groups(in_channels, offset_shape[1], kernel_height, kernel_width)
-    top, bottom, left, right = geometry.padding
-    out_height = _out_extent(
-        "height", height, kernel_height, geometry.stride[0], top + bottom, geometry.dilation[0]
-    )
-    out_width = _out_extent(
-        "width", width, kernel_width, geometry.stride[1], left + right, geometry.dilation[1]
-    )
-    _check_pixels(height, width, geometry.padding)
-    _check_sampled("offset", offset_shape, batch, out_height, out_width)
+    out_channels, _, *kernel_size = weight_shape
+    groups = _check_groups(in_channels, weight_shape)
+    offset_groups = _check_offset_groups(in_channels, offset_shape[1], *kernel_size)
+    top, bottom, left, right = attributes.padding
+    out_size = [
+        _out_extent(axis, size, kernel, stride, padding, dilation)
+        for axis, size, kernel, stride, padding, dilation in zip(
+            ("height", "width"),
+            in_size,
+            kernel_size,
+            attributes.stride,
+            (top + bottom, left + right),
+            attributes.dilation,
+        )
+    ]
+    _check_pixels(in_size, attributes.padding)
+    _check_sampled("offset", offset_shape, batch, out_size)
+    batch = _first_known(batch, offset_shape[0])
+    out_size = [*map(_first_known, out_size, offset_shape[2:])]
     if mask is not None:
         mask_shape = _dimensions("mask", mask, 4, "[N, offset_groups * kh * kw, H_out, W_out]")
-        _check_mask_channels(mask_shape[1], offset_groups, kernel_height, kernel_width)
-        _check_sampled(
-            "mask",
-            mask_shape,
-            _first_known(batch, offset_shape[0]),
-            _first_known(out_height, offset_shape[2]),
-            _first_known(out_width, offset_shape[3]),
-        )
+        _check_mask_channels(mask_shape[1], offset_groups, *kernel_size)
+        _check_sampled("mask", mask_shape, batch, out_size)
     if bias is not None:
-        _check_bias(_dimensions("bias", bias, 1, "[C_out]")[0], weight_shape[0])
+        _check_bias(_dimensions("bias", bias, 1, "[C_out]")[0], out_channels)
+    return Geometry(
+        attributes=attributes,
+        kernel_size=tuple(kernel_size),
+        in_channels=in_channels,
+        out_channels=out_channels,
+        groups=groups,
+        offset_groups=offset_groups,
+        batch=batch,
+        in_size=tuple(in_size),
+        out_size=tuple(out_size),
+    )
 
 
 def _first_known(first: Dimension, second: Dimension) -> Dimension:
@@ -157,35 +215,34 @@ def _dimensions(name: str, tensor: TensorInfo, rank: int, layout: str) -> Shape:
     if tensor.shape is None:
         return (None,) * rank
     if len(tensor.shape) != rank:
-        raise ValueError(
-            f"deform_conv2d: '{name}' must be a {rank}-D tensor {layout}, got shape {tensor.shape}"
-        )
+        raise ValueError(f"'{name}' must be a {rank}-D tensor {layout}, got shape {tensor.shape}")
     return tensor.shape
 
 
-def _check_weight(in_channels: Dimension, weight: Shape) -> None:
+def _check_groups(in_channels: Dimension, weight: Shape) -> Dimension:
     out_channels, group_channels, kernel_height, kernel_width = weight
     if 0 in (group_channels, kernel_height, kernel_width):
         raise ValueError(
-            "deform_conv2d: 'weight' must have at least one input channel and a kernel of at "
+            "'weight' must have at least one input channel and a kernel of at "
             f"least 1x1, got shape {weight}"
         )
     if in_channels is None or group_channels is None:
-        return
+        return None
     if in_channels == 0 or in_channels % group_channels != 0:
         raise ValueError(
-            "deform_conv2d: input.shape[1] must be a positive multiple of weight.shape[1] = "
+            "input.shape[1] must be a positive multiple of weight.shape[1] = "
             f"C_in / groups, got {in_channels} and {group_channels}"
         )
     groups = in_channels // group_channels
     if out_channels is not None and out_channels % groups != 0:
         raise ValueError(
-            "deform_conv2d: weight.shape[0] must be a multiple of groups = input.shape[1] / "
+            "weight.shape[0] must be a multiple of groups = input.shape[1] / "
             f"weight.shape[1] = {groups}, got {out_channels}"
         )
+    return groups
 
 
-def _offset_groups(
+def _check_offset_groups(
     in_channels: Dimension,
     offset_channels: Dimension,
     kernel_height: Dimension,
@@ -196,13 +253,13 @@ def _offset_groups(
     unit = 2 * kernel_height * kernel_width
     if offset_channels == 0 or offset_channels % unit != 0:
         raise ValueError(
-            "deform_conv2d: the shape of the offset is not valid: offset.shape[1] must be a "
+            "the shape of the offset is not valid: offset.shape[1] must be a "
             f"positive multiple of 2 * kernel height * kernel width = {unit}, got {offset_channels}"
         )
     offset_groups = offset_channels // unit
     if in_channels is not None and in_channels % offset_groups != 0:
         raise ValueError(
-            "deform_conv2d: input.shape[1] must be a multiple of the offset groups = "
+            "input.shape[1] must be a multiple of the offset groups = "
             f"offset.shape[1] / {unit} = {offset_groups}, got {in_channels}"
         )
     return offset_groups
@@ -212,45 +269,41 @@ def _out_extent(
     axis: str, size: Dimension, kernel: Dimension, stride: int, padding: int, dilation: int
 ) -> Dimension:
     if size == 0:
-        raise ValueError(f"deform_conv2d: input {axis} must be positive, got 0")
+        raise ValueError(f"input {axis} must be positive, got 0")
     if size is None or kernel is None:
         return None
     padded = size + padding
     window = dilation * (kernel - 1) + 1
     if padded < window:
         raise ValueError(
-            f"deform_conv2d: the output would be empty: padded input {axis} {padded} is smaller "
+            f"the output would be empty: padded input {axis} {padded} is smaller "
             f"than the dilated kernel {axis} {window}"
         )
     return (padded - window) // stride + 1
 
 
-def _check_pixels(height: Dimension, width: Dimension, padding: tuple[int, ...]) -> None:
+def _check_pixels(in_size: Size, padding: tuple[int, ...]) -> None:
     """Kernels count the pixels of an image, with a border of their own, in 32 bits."""
-    if height is None or width is None:
+    if None in in_size:
         return
-    padded_height, padded_width = height + sum(padding[:2]), width + sum(padding[2:])
+    padded_height, padded_width = in_size[0] + sum(padding[:2]), in_size[1] + sum(padding[2:])
     if (padded_height + 3) * (padded_width + 1) > _MOST_PIXELS:
         raise ValueError(
-            f"deform_conv2d: the padded input has {padded_height} x {padded_width} pixels, more "
+            f"the padded input has {padded_height} x {padded_width} pixels, more "
             f"than the {_MOST_PIXELS} that are supported; cut it into parts"
         )
 
 
-def _check_sampled(
-    name: str, shape: Shape, batch: Dimension, out_height: Dimension, out_width: Dimension
-) -> None:
+def _check_sampled(name: str, shape: Shape, batch: Dimension, out_size: Size) -> None:
     """The dimensions that offset and mask share with the input's batch and with the output."""
     if None not in (shape[0], batch) and shape[0] != batch:
         raise ValueError(
-            f"deform_conv2d: {name}.shape[0] must be the batch size of the input = {batch}, "
-            f"got {shape[0]}"
+            f"{name}.shape[0] must be the batch size of the input = {batch}, got {shape[0]}"
         )
-    sizes = ((shape[2], out_height), (shape[3], out_width))
-    if any(None not in pair and pair[0] != pair[1] for pair in sizes):
+    if any(None not in pair and pair[0] != pair[1] for pair in zip(shape[2:], out_size)):
         raise ValueError(
-            f"deform_conv2d: {name}.shape[2:] must be the output size "
-            f"{_sizes(out_height, out_width)}, got {_sizes(shape[2], shape[3])}"
+            f"{name}.shape[2:] must be the output size "
+            f"{_sizes(*out_size)}, got {_sizes(*shape[2:])}"
         )
 
 
@@ -270,13 +323,11 @@ def _check_mask_channels(
     expected = offset_groups * kernel_height * kernel_width
     if mask_channels != expected:
         raise ValueError(
-            "deform_conv2d: mask.shape[1] is not valid: it must be offset groups * kernel height "
+            "mask.shape[1] is not valid: it must be offset groups * kernel height "
             f"* kernel width = {expected}, got {mask_channels}"
         )
 
 
 def _check_bias(length: Dimension, out_channels: Dimension) -> None:
     if None not in (length, out_channels) and length != out_channels:
-        raise ValueError(
-            f"deform_conv2d: bias.shape[0] must be weight.shape[0] = {out_channels}, got {length}"
-        )
+        raise ValueError(f"bias.shape[0] must be weight.shape[0] = {out_channels}, got {length}")

@@ -9,7 +9,7 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import HeUniform, Uniform, initializer
 
 from ms_deform.backends import check_name
-from ms_deform.geometry import constant_ints
+from ms_deform.geometry import constant_int, constant_ints, errors_of
 from ms_deform.ops import convolve
 
 
@@ -61,7 +61,8 @@ class DeformConv2d(nn.Cell):
           :math:`\pm 1 / \sqrt{C_{in} / groups \cdot kh \cdot kw}`; None if `bias` is False.
 
     Raises:
-        TypeError: If `kernel_size`, `stride`, `padding` or `dilation` is not made of ints.
+        TypeError: If `in_channels`, `out_channels` or `groups` is not an int, or `kernel_size`,
+            `stride`, `padding` or `dilation` is not made of ints.
         ValueError: If `in_channels`, `out_channels`, `kernel_size`, `stride`, `dilation` or
             `groups` is less than 1, `padding` is negative, or `groups` does not divide
             `in_channels` and `out_channels`.
@@ -96,26 +97,16 @@ class DeformConv2d(nn.Cell):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        check_name(f"{type(self).__name__}: 'backend'", backend)
-        for name, value in (
-            ("in_channels", in_channels),
-            ("out_channels", out_channels),
-            ("groups", groups),
-        ):
-            if value < 1:
-                raise ValueError(f"DeformConv2d: '{name}' must be at least 1, got {value}")
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if value % groups != 0:
-                raise ValueError(
-                    f"DeformConv2d: '{name}' must be divisible by groups = {groups}, got {value}"
-                )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = constant_ints("kernel_size", kernel_size, 1, (2,))
-        self.stride = constant_ints("stride", stride, 1, (2,))
-        self.padding = constant_ints("padding", padding, 0, (2, 4))
-        self.dilation = constant_ints("dilation", dilation, 1, (2,))
-        self.groups = groups
+        self.caller = type(self).__name__
+        check_name(f"{self.caller}: 'backend'", backend)
+        with errors_of(self.caller):
+            self.groups = constant_int("groups", groups, 1)
+            self.in_channels = self._channels("in_channels", in_channels)
+            self.out_channels = self._channels("out_channels", out_channels)
+            self.kernel_size = constant_ints("kernel_size", kernel_size, 1, (2,))
+            self.stride = constant_ints("stride", stride, 1, (2,))
+            self.padding = constant_ints("padding", padding, 0, (2, 4))
+            self.dilation = constant_ints("dilation", dilation, 1, (2,))
         self.backend = backend
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         self.weight = Parameter(initializer(HeUniform(math.sqrt(5)), shape), name="weight")
@@ -123,6 +114,12 @@ class DeformConv2d(nn.Cell):
         if bias:
             bound = 1 / math.sqrt(math.prod(shape[1:]))
             self.bias = Parameter(initializer(Uniform(bound), (out_channels,)), name="bias")
+
+    def _channels(self, name: str, value: object) -> int:
+        channels = constant_int(name, value, 1)
+        if channels % self.groups != 0:
+            raise ValueError(f"'{name}' must be divisible by groups = {self.groups}, got {value}")
+        return channels
 
     def construct(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.deform_conv(input, offset, mask, self.weight, self.bias)
@@ -141,12 +138,13 @@ class DeformConv2d(nn.Cell):
         return convolve(
             input,
             offset,
+            mask,
             weight,
             bias,
             self.stride,
             self.padding,
             self.dilation,
-            mask,
+            self.caller,
             self.backend,
             self.training,
         )

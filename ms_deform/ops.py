@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 from mindspore import Tensor, get_current_device
 from mindspore import dtype as mstype
 from mindspore._c_expression.amp import get_curr_amp_strategy
 from mindspore.common.dtype import Type
 from mindspore.ops import constexpr, stop_gradient
 
-from ms_deform.backends import aclnn, composition
+from ms_deform.backends import choose_backend
 from ms_deform.backends.aot import placeholder
+from ms_deform.backends.interface import Call
 from ms_deform.determinism import is_deterministic
-from ms_deform.dispatch import primitives_of, usable_backend
+from ms_deform.geometry import TensorInfo, check_geometry, errors_of
 
 
 def deform_conv2d(
@@ -107,50 +111,41 @@ def deform_conv2d(
            [3.  4.5 3. ]
            [2.  3.  2. ]]]]
     """
-    return convolve(input, offset, weight, bias, stride, padding, dilation, mask, None, True)
+    return convolve(input, offset, mask, weight, bias, stride, padding, dilation)
 
 
 def convolve(
     input: Tensor,
     offset: Tensor,
+    mask: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
     stride: int | tuple[int, int],
     padding: int | tuple[int, int] | tuple[int, int, int, int],
     dilation: int | tuple[int, int],
-    mask: Tensor | None,
-    backend: str | None,
-    training: bool,
+    caller: str = "deform_conv2d",
+    backend: str | None = None,
+    training: bool = True,
 ) -> Tensor:
-    """`deform_conv2d` on the backend of that name; None: the one that `set_backend` chose.
+    """`deform_conv2d`, for a caller whose name errors are to tell.
 
+    backend: the name of one; None: the one that `set_backend` chose.
     training: whether gradients may be asked for. They are right if it is False too, but slower.
     """
-    name, needed, absent = _prepare(
-        _describe(input),
-        _describe(offset),
-        _describe(weight),
-        _describe(bias),
-        stride,
-        padding,
-        dilation,
-        _describe(mask),
+    run, prepared = _prepare(
+        (
+            _describe(input),
+            _describe(offset),
+            _describe(mask),
+            _describe(weight),
+            _describe(bias),
+        ),
+        (stride, padding, dilation),
+        caller,
         backend,
         training,
     )
-    if name == "composition":
-        return composition.convolve(*needed, input, offset, mask, weight, bias)
-    if name == "aclnn":
-        return aclnn.convolve(*needed, input, offset, mask, weight, bias)
-    primitive, constants = needed[0], needed[1:]
-    return primitive(
-        input,
-        offset,
-        absent if mask is None else mask,
-        weight,
-        absent if bias is None else bias,
-        *constants,
-    )
+    return run(prepared, input, offset, mask, weight, bias)
 
 
 def _describe(value: object) -> object:
@@ -161,44 +156,58 @@ def _describe(value: object) -> object:
 # With this decorator a function runs in Python, in graph mode while the graph is compiled.
 @constexpr
 def _prepare(
-    input: object,
-    offset: object,
-    weight: object,
-    bias: object,
-    stride: object,
-    padding: object,
-    dilation: object,
-    mask: object,
+    described: tuple[object, ...],
+    constants: tuple[object, ...],
+    caller: str,
     backend: str | None,
     training: bool,
-) -> tuple[str, tuple[object, ...], Tensor]:
-    """The checked call's backend, what that needs, and what to pass for an absent tensor."""
-    tensors = (
-        _described_tensor("input", input),
-        _described_tensor("offset", offset),
-        _described_tensor("weight", weight),
-        bias if bias is None else _described_tensor("bias", bias),
-        mask if mask is None else _described_tensor("mask", mask),
-    )
-    constants = [stride, padding, dilation]
+) -> tuple[Callable[..., Tensor], tuple[object, ...]]:
+    """A backend's `run` for the checked call, and what it needs beside the tensors."""
+    tensors = _described_tensors(described, caller)
     constants = tuple([tuple(item) if isinstance(item, list) else item for item in constants])
-    device_target = get_current_device().device_target
-    name, needed = primitives_of(
-        usable_backend(device_target, backend, training),
-        device_target,
-        is_deterministic(),
-        _differ_in_dtype(tensors) and _mixed_precision_casts(),
-        repr(constants),
+    call = _checked_call(
         tensors,
+        _differ_in_dtype(tensors) and _mixed_precision_casts(),
         constants,
+        repr(constants),
+        get_current_device().device_target,
+        is_deterministic(),
+        caller,
     )
-    return name, needed, placeholder(input[1])
+    chosen = choose_backend(call, backend, training)
+    return chosen.run, chosen.prepare(call)
 
 
-def _described_tensor(name: str, described: object) -> tuple[object, Type]:
-    if isinstance(described, tuple) and len(described) == 2 and isinstance(described[1], Type):
-        return described
-    raise TypeError(f"deform_conv2d: '{name}' must be a Tensor, got {type(described).__name__}")
+# Bounded: data of ever new sizes must not fill the memory. The constants' text is a part of the key
+# because 1, 1.0 and True are equal, and only one of them is a stride.
+@lru_cache(maxsize=4096)
+def _checked_call(
+    tensors: tuple[tuple[object, Type] | None, ...],
+    casts: bool,
+    constants: tuple[object, ...],
+    constants_text: str,
+    device_target: str,
+    deterministic: bool,
+    caller: str,
+) -> Call:
+    infos = [tensor and TensorInfo(*tensor) for tensor in tensors]
+    if casts:
+        infos = [info and info._replace(dtype=mstype.float32) for info in infos]
+    with errors_of(caller):
+        geometry = check_geometry(*infos, constants)
+    return Call(geometry, infos[0].dtype, device_target, deterministic, caller)
+
+
+def _described_tensors(
+    described: tuple[object, ...], caller: str
+) -> tuple[tuple[object, Type] | None, ...]:
+    for name, value in zip(("input", "offset", "mask", "weight", "bias"), described):
+        absent = value is None and name in ("mask", "bias")
+        if not absent and not (
+            isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Type)
+        ):
+            raise TypeError(f"{caller}: '{name}' must be a Tensor, got {type(value).__name__}")
+    return described
 
 
 def _differ_in_dtype(tensors: tuple[tuple[object, Type] | None, ...]) -> bool:

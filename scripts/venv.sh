@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by test.sh and demo.sh. `prepare EXTRA` makes .venv, with ms_deform and the named extra in
+# Sourced by the scripts beside it. `prepare EXTRA` makes .venv, with ms_deform and the named extra in
 # it and the kernel libraries up to date; what is done already is not done again.
 # Environment: PYTHON, the Python to use; EXTRAS, more extras; pip's own variables.
 set -euo pipefail
@@ -27,6 +27,18 @@ find_python() {
   fi
   fail "needs Python 3.9 to 3.12, found ${candidates[0]}: $("${candidates[0]}" -V 2>/dev/null ||
     echo none); install one (Debian: apt-get install python3 python3-venv) or name it in PYTHON"
+}
+
+# Prints the requirements of an extra of setup.cfg, a line each.
+requirements_of() {
+  "$(find_python)" - "$root/setup.cfg" "$1" <<'EOF'
+import configparser
+import sys
+
+setup = configparser.ConfigParser()
+setup.read(sys.argv[1])
+print(setup["options.extras_require"][sys.argv[2]].strip())
+EOF
 }
 
 # Whether .venv works and is of the Python asked for, if any.

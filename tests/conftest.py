@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from cuda_emulation import build_emulated
-from ms_deform.backends import LIBRARY_TARGETS, set_backend
-from ms_deform.install.library import LibraryError, find_library
+from ms_deform.backends import set_backend
+from ms_deform.install.library import LIBRARY_TARGETS, LibraryError, find_library
 
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 

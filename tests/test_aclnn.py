@@ -17,12 +17,13 @@ from mindspore import nn
 
 import reference
 from geometries import GRID, Geometry
-from ms_deform import DeformConv2d, deform_conv2d, dispatch, set_backend
-from ms_deform.backends import aclnn, composition
-from ms_deform.geometry import TensorInfo
+from ms_deform import DeformConv2d, backends, deform_conv2d, set_backend
+from ms_deform.backends import aclnn, choose_backend, composition
+from ms_deform.backends.interface import Call
+from ms_deform.geometry import TensorInfo, check_geometry
 from ms_deform.install import cann
 from ms_deform.install.builder import find_compiler
-from networks import CHANNELS, TAPS, call_tensors, image, random_array
+from networks import CHANNELS, TAPS, image, random_array
 from tolerances import assert_close
 
 # CANN 8.5, aclnnDeformableConv2d, "Prototype".
@@ -122,23 +123,15 @@ def test_the_generated_call_compiles_and_passes_every_argument(generator, tmp_pa
     assert done.stdout == "1 2 3 4 5 6 7 8 11 12 9 10 1\n79 77 78\n"
 
 
-def infos(geometry: Geometry, dtype: ms.Type = ms.float32) -> tuple[TensorInfo, ...]:
+def described(geometry: Geometry, dtype: ms.Type = ms.float32) -> Call:
+    """A call on an Ascend device."""
     call = geometry.call()
-    return tuple(TensorInfo(call[name].shape, dtype) for name in ("input", "offset", "weight"))
-
-
-def composed(geometry: Geometry) -> tuple:
-    """The checked constants of a call, and the composition's primitives for it."""
-    call = geometry.call()
-    optional = [TensorInfo(call[n].shape, ms.float32) if n in call else None for n in OPTIONAL]
-    checked = dispatch.check_geometry(
-        *infos(geometry), *optional, geometry.stride, geometry.padding, geometry.dilation
+    tensors = (
+        TensorInfo(call[name].shape, dtype) if name in call else None
+        for name in ("input", "offset", "mask", "weight", "bias")
     )
-    input, offset, weight = (info.shape for info in infos(geometry))
-    return checked, composition.primitives(checked, input[1], offset[1], weight)
-
-
-OPTIONAL = ("bias", "mask")
+    constants = (geometry.stride, geometry.padding, geometry.dilation)
+    return Call(check_geometry(*tensors, constants), dtype, "Ascend", False, "deform_conv2d")
 
 
 SHAPED = ("torchvision's own", "four-sided padding", "no mask", "7x5 kernel")
@@ -147,15 +140,14 @@ SHAPED = ("torchvision's own", "four-sided padding", "no mask", "7x5 kernel")
 @pytest.mark.parametrize("name", SHAPED)
 def test_shapes_and_constants_are_those_of_the_call(name):
     geometry = GRID[name]
-    tensors = infos(geometry)
-    input, offset, weight = (info.shape for info in tensors)
+    input, offset, weight = (geometry.call()[name].shape for name in ("input", "offset", "weight"))
     out, columns = aclnn.infer_shapes(input, weight, offset, (4,), (3, 2))
     assert out == geometry.grad_output().shape
     kernel, size = geometry.kernel, geometry.output_size
     assert columns == (input[0], input[1], size[0] * kernel[0], size[1] * kernel[1])
     padding = geometry.padding
     sides = padding if len(padding) == 4 else tuple(np.repeat(padding, 2))
-    assert aclnn.constants(composed(geometry)[0], *tensors) == (
+    assert aclnn.constants(described(geometry).geometry) == (
         kernel,
         (1, 1, *geometry.stride),
         sides,
@@ -169,7 +161,7 @@ def test_shapes_and_constants_are_those_of_the_call(name):
 class Gradients(nn.Cell):
     def __init__(self, geometry: Geometry) -> None:
         super().__init__()
-        self.gradients = aclnn.gradients_of(*composed(geometry)[1])
+        self.gradients = aclnn.gradients_of(*composition.prepare(described(geometry)))
 
     def construct(self, *tensors):
         return self.gradients(*tensors)
@@ -190,19 +182,18 @@ def test_gradients_are_the_references(name, device, mode):
     expected = reference.deform_conv2d_grad(grad_output, **call)
     packed_gradient = pack(expected.offset, expected.mask)
     wanted = (expected.input, expected.weight, packed_gradient, expected.bias)
+    assert len(actual) == len(wanted)
     for value, theirs in zip(actual, wanted):
         assert_close(value.asnumpy(), theirs, "float32", "gradient", 1e-5)
 
 
 def test_the_operators_bprop_gives_a_gradient_for_every_argument():
     geometry = GRID["torchvision's own"]
-    checked, primitives = composed(geometry)
     call, grad_output = geometry.call(), geometry.grad_output()
     packed = pack(call["offset"], call["mask"])
     arrays = (call["input"], call["weight"], packed, call["bias"], grad_output)
     x, weight, offset, bias, grad = (ms.Tensor(array.astype(np.float32)) for array in arrays)
-    constants = aclnn.constants(checked, *infos(geometry))
-    operator = aclnn.primitive(*primitives)
+    operator, constants = aclnn.prepare(described(geometry))
     gradients = operator.get_bprop()(x, weight, offset, bias, *constants, (grad, x), (grad, x))
     assert len(gradients) == len(aclnn.registration()["inputs"]) + len(constants)
     for tensor, gradient in zip((x, weight, offset, bias), gradients):
@@ -238,43 +229,60 @@ def test_what_is_missing_of_cann_is_named(toolkit, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("shapes", "reason"),
+    ("geometry", "reason"),
     [
-        (((1, 2, 50, 50), (1, 4232, 5, 5), (2, 2, 46, 46)), "at most 2048 taps"),
-        (((1, 8000, 5, 5), (1, 18, 3, 3), (2, 8000, 3, 3)), "and 65535 taps times"),
-        (((0, 8, 5, 5), (0, 18, 3, 3), (2, 8, 3, 3)), "no empty tensors"),
-        (((None, 8, 5, 5), (None, 18, 3, 3), (2, 8, 3, 3)), "shapes that are known"),
+        (Geometry(size=(50, 50), kernel=(46, 46), groups=2), "at most 2048 taps"),
+        (Geometry(channels_in=8000, kernel=(3, 3)), "and 65535 taps times"),
+        (GRID["empty batch"], "no empty tensors"),
     ],
 )
-def test_calls_beyond_the_functions_limits_are_named(monkeypatch, shapes, reason):
+def test_calls_beyond_the_functions_limits_are_named(usable, geometry, reason):
+    assert reason in aclnn.obstacle(described(geometry))
+    assert aclnn.obstacle(described(GRID["no bias"])) is None
+
+
+def test_shapes_must_be_known(usable):
+    call = described(GRID["no bias"])
+    any_batch = call._replace(geometry=call.geometry._replace(batch=None))
+    assert "shapes that are known" in aclnn.obstacle(any_batch)
+
+
+@pytest.fixture
+def usable(monkeypatch):
+    """As on a device that has the function, in graph mode."""
     monkeypatch.setattr(aclnn, "aclnn_obstacle", lambda soc: None)
-    assert reason in aclnn.obstacle(*(TensorInfo(shape, ms.float32) for shape in shapes))
-    ordinary = (TensorInfo(call_tensors()[name].shape, ms.float32) for name in NAMES)
-    assert aclnn.obstacle(*ordinary) is None
-
-
-NAMES = ("input", "offset", "weight")
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    yield
+    ms.set_context(mode=before)
 
 
 @pytest.fixture
 def logged(monkeypatch) -> list[str]:
     lines = []
-    monkeypatch.setattr(dispatch.log, "warning", lines.append)
-    dispatch._composition_instead.cache_clear()
+    monkeypatch.setattr(backends.log, "warning", lines.append)
+    backends._log_once.cache_clear()
     return lines
 
 
-def test_layers_that_are_not_trained_take_it_in_graph_mode(mode, logged):
-    expected = "aclnn" if mode == "graph" else "composition"
+def test_layers_that_are_not_trained_take_it_in_graph_mode(mode, logged, monkeypatch):
+    monkeypatch.setattr(aclnn, "aclnn_obstacle", lambda soc: None)
+    call = described(GRID["no bias"])
+    expected = aclnn if mode == "graph" else composition
     for _ in range(2):
-        assert dispatch.usable_backend("Ascend", None, training=False) == expected
-        assert dispatch.usable_backend("Ascend", "aclnn", training=True) == expected
-    assert dispatch.usable_backend("Ascend", None, training=True) == "composition"
+        assert choose_backend(call, None, training=False) is expected
+        assert choose_backend(call, "aclnn", training=True) is expected
+    assert choose_backend(call, None, training=True) is composition
     with set_backend("composition"):
-        assert dispatch.usable_backend("Ascend", None, training=False) == "composition"
+        assert choose_backend(call, None, training=False) is composition
     # One line for each reason, however often it holds.
-    assert len(logged) == (0 if mode == "graph" else 1)
-    assert all("it needs graph mode" in line for line in logged)
+    wanted = ["deform_conv2d: the composition instead of aclnn, which needs graph mode, jit level"]
+    assert [line.rpartition(" O0")[0] for line in logged] == ([] if mode == "graph" else wanted)
+
+
+def test_what_the_composition_does_not_take_either_is_an_error(usable, logged):
+    with pytest.raises(NotImplementedError, match=r"'composition' takes .* got float64"):
+        choose_backend(described(GRID["no bias"], ms.float64), None, training=False)
 
 
 class StandIn:
@@ -307,21 +315,15 @@ def composition_layout(packed: ms.Tensor, samples: int) -> tuple[ms.Tensor, ms.T
 def stand_in(monkeypatch) -> StandIn:
     """Makes this machine's calls take the route, with a stand-in for CANN's function."""
     stand_in = StandIn()
-    monkeypatch.setattr(
-        dispatch,
-        "usable_backend",
-        lambda device, asked, training: (
-            "aclnn" if not training and dispatch.asked_backend() is None else "aot"
-        ),
-    )
-    monkeypatch.setattr("ms_deform.ops.usable_backend", dispatch.usable_backend)
-    monkeypatch.setattr(aclnn, "obstacle", lambda *infos: None)
+    for row in backends.BACKENDS.values():
+        monkeypatch.setitem(row, "aclnn", aclnn)
+    for device_target in backends.BACKENDS:
+        monkeypatch.setitem(backends.INFERENCE_DEFAULTS, device_target, "aclnn")
+    monkeypatch.setattr(aclnn, "obstacle", lambda call: None)
     monkeypatch.setattr(aclnn, "primitive", lambda *primitives: stand_in)
     before = ms.get_context("mode")
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    dispatch.primitives_of.cache_clear()
     yield stand_in
-    dispatch.primitives_of.cache_clear()
     ms.set_context(mode=before)
 
 

@@ -22,14 +22,15 @@ import numpy as np
 import pytest
 
 from aicpu_sdk_builds import INCLUDE, SDK, build_sdk
-from ms_deform import dispatch, set_backend
 from ms_deform.__main__ import main
-from ms_deform.backends import aicpu
-from ms_deform.geometry import Geometry
+from ms_deform.backends import aicpu, choose_backend
+from ms_deform.backends.interface import Call
+from ms_deform.geometry import Attributes, TensorInfo, check_geometry
 from ms_deform.install import aicpu_package, cann
 from ms_deform.install.aicpu_operators import GEOMETRY, OPERATORS, kernel_list
 from ms_deform.install.builder import BuildError, find_compiler, kernel_sources
 from ms_deform.install.library import find_library
+from networks import call_tensors
 
 KERNELS = "op_impl/cpu/aicpu_kernel/impl/libms_deform_aicpu.so"
 PROTO = f"op_proto/lib/linux/{platform.machine()}/libcust_opsproto_rt2.0.so"
@@ -189,55 +190,47 @@ def test_an_installed_cann_is_found_by_its_own_variable(tmp_path, monkeypatch):
     assert (built / KERNELS).is_file()
 
 
-class StandIn:
-    """The kernels' arithmetic, from the composition, behind their arguments."""
-
-    def __init__(self) -> None:
-        self.calls = []
-
-    def __call__(self, *tensors):
-        self.calls.append(tensors)
-        return tensors[0]
+def described(dtype: ms.Type) -> Call:
+    """A call on an Ascend device, with mask and without bias."""
+    shapes = {name: tensor.shape for name, tensor in call_tensors().items()}
+    tensors = (TensorInfo(shapes[name], dtype) for name in ("input", "offset", "mask", "weight"))
+    geometry = check_geometry(*tensors, None, ((1, 1), (0, 2, 1, 1), (1, 1)))
+    return Call(geometry, dtype, "Ascend", False, "deform_conv2d")
 
 
-def test_a_call_passes_its_geometry_as_a_tensor(monkeypatch):
-    geometry = Geometry((2, 1), (0, 1, 2, 3), (1, 4), True, False)
-    np.testing.assert_array_equal(
-        aicpu.geometry_tensor(geometry).asnumpy(), [2, 1, 0, 1, 2, 3, 1, 4, 1, 0]
-    )
-    assert aicpu.geometry_tensor(geometry).dtype == ms.int64
+def test_a_call_passes_its_geometry_as_a_tensor():
+    attributes = Attributes((2, 1), (0, 1, 2, 3), (1, 4), True, False)
+    tensor = aicpu.geometry_tensor(attributes)
+    np.testing.assert_array_equal(tensor.asnumpy(), [2, 1, 0, 1, 2, 3, 1, 4, 1, 0])
+    assert tensor.dtype == ms.int64
 
 
-def test_a_call_of_the_backend_reaches_its_operator(monkeypatch):
-    from ms_deform import deform_conv2d
-    from networks import call_tensors
+def test_a_call_reaches_its_operator_with_placeholders_for_what_is_absent():
+    operator, geometry, absent = aicpu.prepare(described(ms.float16))
+    assert operator is aicpu.forward_primitive(False)
+    np.testing.assert_array_equal(geometry.asnumpy(), [1, 1, 0, 2, 1, 1, 1, 1, 1, 0])
+    assert (absent.shape, absent.dtype) == ((1,), ms.float16)
+    calls = []
+    tensors = {**call_tensors(), "bias": None}
+    input, offset, mask, weight = (tensors[n] for n in ("input", "offset", "mask", "weight"))
+    prepared = (lambda *arguments: calls.append(arguments), geometry, absent)
+    aicpu.run(prepared, input, offset, mask, weight, None)
+    aicpu.run(prepared, input, offset, None, weight, tensors["bias"])
+    assert [*map(id, calls[0])] == [*map(id, (input, offset, mask, weight, absent, geometry))]
+    assert calls[1][2] is absent
 
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    stand_in = StandIn()
-    monkeypatch.setattr(aicpu, "forward_primitive", lambda use_bias: stand_in)
-    monkeypatch.setattr("ms_deform.ops.usable_backend", lambda *arguments: "aicpu")
-    dispatch.primitives_of.cache_clear()
-    try:
-        tensors = call_tensors()
-        del tensors["bias"]
-        deform_conv2d(**tensors, stride=1, padding=(1, 1))
-        (call,) = stand_in.calls
-        for name, tensor in zip(("input", "offset", "mask", "weight"), call):
-            assert tensor is tensors[name]
-        assert call[4].shape == (1,)
-        np.testing.assert_array_equal(call[5].asnumpy(), [1, 1, 1, 1, 1, 1, 1, 1, 1, 0])
-        wide = {name: tensor.astype(ms.float64) for name, tensor in tensors.items()}
-        with pytest.raises(TypeError, match="'aicpu' takes float32 and float16, got Float64"):
-            deform_conv2d(**wide, padding=1)
-    finally:
-        dispatch.primitives_of.cache_clear()
-        ms.set_context(mode=before)
+
+def test_dtypes_that_the_kernels_lack_are_refused():
+    for dtype in (ms.float32, ms.float16):
+        assert choose_backend(described(dtype), "aicpu", True) is aicpu
+    for dtype in (ms.float64, ms.bfloat16):
+        message = f"'aicpu' takes float32 and float16, got {dtype}; .* ms_deform.set_backend"
+        with pytest.raises(NotImplementedError, match=message):
+            choose_backend(described(dtype), "aicpu", True)
 
 
 def test_the_operator_has_shapes_and_gradients():
-    with set_backend("aicpu"):
-        operator = aicpu.forward_primitive(True)
+    operator = aicpu.forward_primitive(True)
     shapes = ((2, 4, 7, 9), (2, 18, 5, 6), (2, 9, 5, 6), (8, 4, 3, 3), (8,), (10,))
     assert operator.out_shape(*shapes) == (2, 8, 5, 6)
     assert operator.out_dtype(*[ms.float16] * 5, ms.int64) == ms.float16

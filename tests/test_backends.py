@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn, ops
+from mindspore.train.mind_ir_pb2 import ModelProto
 
 import ms_deform
+import toy_backend
 from ms_deform import DeformConv2d, ModulatedDeformConv2dPack, deform_conv2d, set_backend
-from ms_deform.backends import BACKENDS, asked_backend, choose_backend, composition
-from ms_deform.geometry import TensorInfo
+from ms_deform.backends import BACKENDS, aclnn, aot, asked_backend, choose_backend, composition
+from ms_deform.backends.interface import Call
+from ms_deform.geometry import TensorInfo, check_geometry
 from networks import CHANNELS, TAPS, LayerNet, MeanSquare, call_tensors, image, random_array
 
 pytestmark = pytest.mark.usefixtures("device", "mode", "scratch_folder")
@@ -23,13 +28,13 @@ pytestmark = pytest.mark.usefixtures("device", "mode", "scratch_folder")
 def sampled(monkeypatch) -> list[str]:
     """The calls that the composition computed."""
     calls = []
-    original = composition.convolve
+    original = composition.run
 
-    def convolve(*arguments):
+    def run(*arguments):
         calls.append("composition")
         return original(*arguments)
 
-    monkeypatch.setattr(composition, "convolve", convolve)
+    monkeypatch.setattr(composition, "run", run)
     return calls
 
 
@@ -87,13 +92,78 @@ def test_a_layers_own_backend_is_stronger(sampled):
     assert len(sampled) == 2
 
 
-def test_a_layers_backend_is_the_one_in_its_graph(mode, tmp_path):
-    layer = ModulatedDeformConv2dPack(CHANNELS, 6, 3, padding=1, backend="composition")
-    twin = ModulatedDeformConv2dPack(CHANNELS, 6, 3, padding=1)
-    ms.load_param_into_net(twin, layer.parameters_dict())
-    np.testing.assert_allclose(
-        layer(image()).asnumpy(), twin(image()).asnumpy(), rtol=1e-5, atol=1e-5
+def operators(net: nn.Cell, *inputs: ms.Tensor) -> set[str]:
+    """The types of the operators in the graph of a network."""
+    ms.export(net, *inputs, file_name="net", file_format="MINDIR")
+    model = ModelProto()
+    model.ParseFromString(Path("net.mindir").read_bytes())
+    return {primitive.op_type for primitive in model.primitives}
+
+
+@pytest.mark.parametrize("backend", ["aot", "composition"])
+def test_a_layers_backend_is_the_one_in_its_graph(backend):
+    other = {"aot": "composition", "composition": "aot"}[backend]
+    layer = ModulatedDeformConv2dPack(CHANNELS, 6, 3, padding=1, backend=backend)
+    with set_backend(other):
+        found = operators(layer, image())
+    expected = {"aot": {"Custom"}, "composition": {"DeformableOffsets"}}[backend]
+    assert found & {"Custom", "DeformableOffsets"} == expected
+
+
+@pytest.fixture
+def toy(monkeypatch) -> str:
+    """A backend that is registered as the package says: a module, and its row in the table."""
+    for row in BACKENDS.values():
+        monkeypatch.setitem(row, "toy", toy_backend)
+    return "toy"
+
+
+def test_a_module_and_a_row_make_a_backend(toy, mode):
+    tensors = call_tensors()
+    for name in ("offset", "mask"):
+        tensors[name] = tensors[name][:, : tensors[name].shape[1] // 2]
+    input, offset, weight, bias, mask = tensors.values()
+    plain = deform_conv2d(input, ops.zeros_like(offset), weight, bias, padding=1)
+    for output in (
+        choose(toy, lambda: Called()(*tensors.values())),
+        in_layer(toy, weight, bias)(input, offset, mask),
+    ):
+        np.testing.assert_allclose(output.asnumpy(), plain.asnumpy(), rtol=1e-4, atol=1e-5)
+    gradient = choose(toy, lambda: ms.grad(Called(), 2)(*tensors.values()))
+    assert gradient.shape == weight.shape
+    assert ops.abs(gradient).max() > 0
+
+
+def choose(backend: str, call: Callable[[], ms.Tensor]) -> ms.Tensor:
+    with set_backend(backend):
+        return call()
+
+
+def in_layer(backend: str, weight: ms.Tensor, bias: ms.Tensor) -> DeformConv2d:
+    layer = DeformConv2d(CHANNELS, 6, 3, padding=1, groups=2, backend=backend)
+    layer.weight.set_data(weight)
+    layer.bias.set_data(bias)
+    return layer
+
+
+def test_what_a_backend_does_not_take_is_said_in_its_words(toy):
+    message = (
+        "^deform_conv2d: the backend 'toy' takes one offset group, got 2; .* ms_deform.set_backend"
     )
+    with set_backend(toy), pytest.raises(NotImplementedError, match=message):
+        Called()(*call_tensors().values())
+
+
+@pytest.mark.parametrize("backend", [aot, composition])
+def test_batches_and_image_sizes_share_their_primitives(backend):
+    def prepared(batch: int, size: tuple[int, int]) -> list[int]:
+        weight = TensorInfo((6, 2, 3, 3), ms.float32)
+        tensors = (TensorInfo((batch, count, *size), ms.float32) for count in (CHANNELS, 36, 18))
+        geometry = check_geometry(*tensors, weight, None, (1, 1, 1))
+        call = Call(geometry, ms.float32, "CPU", False, "deform_conv2d")
+        return [*map(id, backend.prepare(call))]
+
+    assert prepared(2, (7, 9)) == prepared(3, (7, 9)) == prepared(2, (5, 30))
 
 
 def test_unknown_names_are_refused():
@@ -112,16 +182,27 @@ def test_a_backend_of_another_device_is_refused():
     ):
         Called()(*call_tensors().values())
     with pytest.raises(RuntimeError, match="no backend for device target 'TPU'"):
-        choose_backend("TPU", None, True)
+        choose_backend(described("TPU"), None, True)
 
 
-def test_defaults_of_the_device_targets():
+def described(device_target: str, kernel: tuple[int, int] = (3, 3)) -> Call:
+    """A call of kernel size (3, 3) on 7 x 99 pixels."""
+    taps, size = kernel[0] * kernel[1], (7 - kernel[0] + 1, 99 - kernel[1] + 1)
+    shapes = ((2, 4, 7, 99), (2, 2 * taps, *size), None, (6, 4, *kernel), None)
+    geometry = check_geometry(
+        *(shape and TensorInfo(shape, ms.float32) for shape in shapes), (1, 0, 1)
+    )
+    return Call(geometry, ms.float32, device_target, False, "deform_conv2d")
+
+
+def test_defaults_of_the_device_targets(monkeypatch):
+    monkeypatch.setattr(aclnn, "obstacle", lambda call: None)
     training, inference = (
-        {device_target: choose_backend(device_target, None, mode) for device_target in BACKENDS}
+        {target: choose_backend(described(target), None, mode) for target in BACKENDS}
         for mode in (True, False)
     )
-    assert training == {"CPU": "aot", "GPU": "aot", "Ascend": "composition"}
-    assert inference == {"CPU": "aot", "GPU": "aot", "Ascend": "aclnn"}
+    assert training == {"CPU": aot, "GPU": aot, "Ascend": composition}
+    assert inference == {"CPU": aot, "GPU": aot, "Ascend": aclnn}
 
 
 class Called(nn.Cell):
@@ -158,11 +239,9 @@ def test_other_unknown_dimensions_are_refused_by_the_composition(shape, mode):
 
 
 def test_a_kernel_that_ascends_conv2d_does_not_take_is_refused():
-    tensors = [TensorInfo(shape, ms.float32) for shape in ((1, 1, 9, 99), (1, 128, 9, 36))]
-    weight = TensorInfo((1, 1, 1, 64), ms.float32)
-    composition.check_limits("CPU", *tensors, weight)
-    with pytest.raises(NotImplementedError, match="at most 63 x 63 on Ascend"):
-        composition.check_limits("Ascend", *tensors, weight)
+    assert composition.obstacle(described("CPU", (1, 64))) is None
+    assert composition.obstacle(described("Ascend", (1, 63))) is None
+    assert "at most 63 x 63 on Ascend" in composition.obstacle(described("Ascend", (1, 64)))
 
 
 def test_training_on_the_composition_gives_the_losses_of_the_kernels():

@@ -110,6 +110,17 @@ def test_compile_error_shows_command_and_diagnostics_and_keeps_the_old_library(k
     assert not list(directory.glob(".build-*"))
 
 
+def test_what_a_killed_builder_left_goes_with_the_next_one(kernels, directory):
+    killed = directory / ".build-libms_deform_cpu.so-abc"
+    of_another = directory / ".build-libms_deform_cuda.so-abc"  # and maybe still at work
+    for folder in (killed, of_another):
+        folder.mkdir(parents=True)
+        (folder / "kernels.o").touch()
+    builder.build(directory=directory)
+    assert not killed.exists()
+    assert of_another.exists()
+
+
 def test_undefined_symbol_fails_the_build(kernels, directory):
     (kernels / "common" / "shared.cc").write_text("void missing();\nvoid call() { missing(); }\n")
     with pytest.raises(builder.BuildError, match=r"undefined reference to .missing"):

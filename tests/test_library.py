@@ -21,12 +21,17 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 
 
 def compile_library(
-    path, version=__version__, abi=0, machine_code="int answer() { return 42; }", marker=True
+    path,
+    version=__version__,
+    abi=0,
+    machine_code="int answer() { return 42; }",
+    marker=True,
+    linked_to=(),
 ):
     fields = f"version={version} abi={abi} target=cpu isas=avx2+baseline sources={'0' * 16}"
     text = f"@ms_deform {fields}@" if marker else "nothing"
     source = f'extern "C" const char information[] = "{text}";\n{machine_code}\n'
-    command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(path)]
+    command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", path, "-x", "none", *linked_to]
     subprocess.run(command, input=source, text=True, check=True)
     path.chmod(0o755)
     return path
@@ -149,6 +154,16 @@ def test_does_not_load(directory):
     missing = "int missing();\nint now = missing();"
     compile_library(directory / NAME, machine_code=missing)
     assert_refused(r"does not load: .*undefined symbol")
+
+
+def test_openmp_is_not_installed(directory, tmp_path):
+    openmp = tmp_path / "libgomp.so.0"
+    subprocess.run(["g++", "-shared", "-o", openmp, f"-Wl,-soname,{openmp.name}"], check=True)
+    compile_library(directory / NAME, linked_to=("-Wl,--no-as-needed", openmp))
+    openmp.unlink()
+    refusal = r"does not load: libgomp\.so\.0: .*\(Debian: apt-get install libgomp1\)$"
+    with pytest.raises(library.LibraryError, match=refusal):
+        library.find_library("cpu")
 
 
 @pytest.mark.parametrize("level", [0, 1, 2], ids=["file", "directory", "ancestor"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import configparser
 import email
+import platform
 import re
 import subprocess
 import sys
@@ -23,6 +24,8 @@ KERNELS = {
     "cpu/kernels.cc",
     "cpu/entry.cc",
 }
+OTHER_MACHINE = "riscv64"
+FOR_OTHER_MACHINE = {"--build-option": f"--plat-name=linux_{OTHER_MACHINE}"}
 
 pytest.importorskip("setuptools", "70.1", reason="setuptools>=70.1 builds the packages")
 
@@ -95,7 +98,7 @@ def test_metadata_pins_what_mindspore_needs(wheel):
     assert "numpy<2,>=1.25" in required
     assert "mindspore<2.11,>=2.7" in required
     assert metadata["Requires-Python"] in ("<3.13,>=3.9", ">=3.9,<3.13")
-    extras = {"test", "bench", "convert", "cuda", "demo", "lint", "onnx", "parity", "viz"}
+    extras = {"test", "bench", "convert", "cuda", "demo", "lint", "onnx", "parity", "viz", "wheels"}
     assert set(metadata.get_all("Provides-Extra")) == extras
 
 
@@ -114,18 +117,25 @@ def test_build_without_compiler_ends_in_one_line(checkout, monkeypatch):
     assert "apt-get install g++" in done.stderr.splitlines()[-1]
 
 
-def test_library_of_another_machine_is_not_packed(checkout, tmp_path, monkeypatch):
-    compiler = tmp_path / "riscv-g++"
-    compiler.write_text("#!/bin/sh\necho riscv64-linux-gnu\n")
+@pytest.mark.parametrize(
+    "compiles_for, options", ((OTHER_MACHINE, ""), (platform.machine(), FOR_OTHER_MACHINE))
+)
+def test_library_of_another_machine_is_not_packed(
+    checkout, tmp_path, monkeypatch, compiles_for, options
+):
+    compiler = tmp_path / "some-g++"
+    compiler.write_text(f"#!/bin/sh\necho {compiles_for}-linux-gnu\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    call = "from ms_deform.install import build_backend as b; b.build_wheel('dist')"
+    call = f"from ms_deform.install import build_backend as b; b.build_wheel('dist', {options})"
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=checkout, capture_output=True, text=True
     )
     assert done.returncode != 0
     assert re.search(
-        r"the package is for linux-\w+, the compiler for riscv64$", done.stderr.strip()
+        rf"the package is for linux[-_]\w+, the compiler for {compiles_for}; name a compiler for "
+        "it in CXX$",
+        done.stderr.strip(),
     )
 
 

@@ -158,7 +158,10 @@ def test_dynamic_shapes_work():
     ("wrong", "error", "message"),
     [
         ({"strides": (1, 2, 1, 1)}, ValueError, r"'strides' must be \(1, 1, height, width\)"),
-        ({"strides": (1, 1)}, ValueError, "'strides' must be an int or 4 ints"),
+        ({"strides": (1, 1)}, ValueError, r"'strides' must be 4 ints, got \(1, 1\)"),
+        ({"strides": (1, 1, 1.5, 1)}, TypeError, "'strides' must be 4 ints that are known"),
+        ({"groups": 1.0}, TypeError, "'groups' must be an int that is known"),
+        ({"groups": 0}, ValueError, "'groups' must be at least 1, got 0"),
         ({"dilations": (2, 1, 1, 1)}, ValueError, r"'dilations' must be \(1, 1, height, width\)"),
         ({"padding": 1}, TypeError, "'padding' must be 4 ints, got 1"),
         ({"kernel_size": (3, 3)}, ValueError, r"kernel_size must be weight.shape\[2:\] = \(3, 2\)"),
@@ -176,8 +179,15 @@ def test_wrong_arguments_are_named(wrong, error, message):
     call = geometry.call()
     offsets = pack(call["offset"], call["mask"])
     tensors = map(to_tensor, (call["input"], call["weight"], offsets, None))
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=f"^deformable_conv2d: .*{message}"):
         Packed(deformable_conv2d, geometry, **wrong)(*tensors)
+
+
+def test_what_only_the_kernels_check_names_the_function_too():
+    x, weight, offsets = (ops.ones(shape) for shape in ((1, 2, 5, 5), (3, 2, 3, 3), (1, 27, 9, 9)))
+    constants = (3, 3), (1, 1, 1, 1), (0, 0, 0, 0)
+    with pytest.raises(ValueError, match=r"^deformable_conv2d: offset.shape\[2:\] must be"):
+        deformable_conv2d(x, weight, offsets, *constants)
 
 
 @pytest.mark.parametrize(

@@ -9,25 +9,25 @@ import mindspore as ms
 import pytest
 
 import ms_deform
-from ms_deform import dispatch
+from ms_deform.backends import aot
 from networks import Call, call_tensors
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """What the primitives of the calls made so far were asked."""
+    """What the kernels of each call so far were asked."""
     seen = []
 
-    def forward_primitive(device_target, geometry, deterministic, *name):
-        seen.append(deterministic)
-        return original(device_target, geometry, deterministic, *name)
+    def prepare(call):
+        seen.append(call.deterministic)
+        prepared = original(call)
+        assert prepared[0].deterministic is call.deterministic
+        return prepared
 
-    original = dispatch.forward_primitive
-    monkeypatch.setattr(dispatch, "forward_primitive", forward_primitive)
-    dispatch.primitives_of.cache_clear()
+    original = aot.prepare
+    monkeypatch.setattr(aot, "prepare", prepare)
     yield seen
     ms_deform.set_deterministic(False)
-    dispatch.primitives_of.cache_clear()
 
 
 def call() -> None:
@@ -40,8 +40,7 @@ def test_a_call_is_deterministic_from_when_it_is_asked(mode: str, asked: list[bo
     call()
     ms_deform.set_deterministic(False)
     call()
-    assert asked[:2] == [False, True]
-    assert asked[2:] in ([], [False])  # the first call's primitive is still there
+    assert asked == [False, True, False]
 
 
 def test_mindspores_own_setting_counts(mode: str, asked: list[bool]) -> None:

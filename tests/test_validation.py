@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from invalid_calls import INVALID_CONSTANTS, INVALID_SHAPES
-from ms_deform import deform_conv2d, dispatch
+from ms_deform import DeformConv2d, deform_conv2d
+from ms_deform.backends import aot
 from networks import Call, call_tensors
 
 pytestmark = [pytest.mark.usefixtures("device", "mode"), pytest.mark.usefixtures("scratch_folder")]
@@ -28,7 +29,7 @@ def no_kernel_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         pytest.fail("a primitive was made for an invalid call")
 
-    monkeypatch.setattr(dispatch, "forward_primitive", fail)
+    monkeypatch.setattr(aot, "prepare", fail)
 
 
 @pytest.mark.parametrize("case", INVALID_SHAPES.values(), ids=INVALID_SHAPES.keys())
@@ -91,3 +92,28 @@ def test_an_array_where_a_tensor_belongs():
 def test_none_where_a_tensor_belongs(name):
     with pytest.raises(TypeError, match=f"'{name}' must be a Tensor, got NoneType"):
         call({}, **{name: None})
+
+
+class Doubled(DeformConv2d):
+    """A layer of a user's own."""
+
+    def construct(self, input, offset):
+        return 2 * super().construct(input, offset)
+
+
+@pytest.mark.parametrize("layer", (DeformConv2d, Doubled))
+def test_a_layers_errors_name_the_layer(layer):
+    name = layer.__name__
+    with pytest.raises(ValueError, match=f"^{name}: 'stride' must be at least 1, got 0"):
+        layer(4, 6, 3, stride=0)
+    with pytest.raises(TypeError, match=f"^{name}: 'kernel_size' must be an int or 2 ints that"):
+        layer(4, 6, None)
+    with pytest.raises(TypeError, match=f"^{name}: 'out_channels' must be an int that"):
+        layer(4, 6.0, 3)
+    with pytest.raises(ValueError, match=f"^{name}: 'in_channels' must be divisible by groups = 3"):
+        layer(4, 6, 3, groups=3)
+    offset = ms.Tensor(np.zeros((2, 17, 5, 7), np.float32))
+    with pytest.raises(ValueError, match=f"^{name}: the shape of the offset is not valid"):
+        layer(4, 6, 3)(call_tensors()["input"], offset)
+    with pytest.raises(RuntimeError, match=f"^{name}: backend 'aicpu' does not serve"):
+        layer(4, 6, 3, backend="aicpu")(call_tensors()["input"], offset[:, :1].tile((1, 18, 1, 1)))

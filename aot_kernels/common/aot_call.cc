@@ -44,8 +44,8 @@ bool ReadDeterministic(const AotCall& call) { return call.extra->GetAttrBool("de
 DType ReadDType(const AotCall& call, int expected_parameters) {
   if (call.parameter_count != expected_parameters) {
     throw std::invalid_argument(
-        "deform_conv2d: the library and the Python package disagree on the "
-        "number of parameters; run: python -m ms_deform build");
+        std::string("deform_conv2d: the library and the Python package disagree on the "
+                    "number of parameters; run: python -m ms_deform build"));
   }
   for (int i = 1; i < expected_parameters; ++i) {
     if (std::strcmp(call.dtypes[i], call.dtypes[0]) != 0) {

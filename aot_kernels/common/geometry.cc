@@ -2,29 +2,30 @@
 #include "common/geometry.h"
 
 #include <limits>
-#include <sstream>
 #include <stdexcept>
+#include <string>
 
 namespace ms_deform {
 namespace {
 
-template <typename... Parts>
-[[noreturn]] void Fail(const Parts&... parts) {
-  std::ostringstream text;
-  text << "deform_conv2d: ";
-  const int written[] = {(text << parts, 0)...};
-  static_cast<void>(written);
-  throw std::invalid_argument(text.str());
-}
+std::string ToString(int64_t number) { return std::to_string(number); }
+
+std::string ToString(const std::string& text) { return text; }
 
 std::string ToString(const Shape& shape) {
-  std::ostringstream text;
-  text << "(";
+  std::string text = "(";
   for (size_t i = 0; i < shape.size(); ++i) {
-    text << (i == 0 ? "" : ", ") << shape[i];
+    text += (i == 0 ? "" : ", ") + ToString(shape[i]);
   }
-  text << (shape.size() == 1 ? ",)" : ")");
-  return text.str();
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+template <typename... Parts>
+[[noreturn]] void Fail(const Parts&... parts) {
+  std::string text = "deform_conv2d: ";
+  const int written[] = {(text += ToString(parts), 0)...};
+  static_cast<void>(written);
+  throw std::invalid_argument(text);
 }
 
 bool HasKnownRank(const Shape& shape) { return shape.size() != 1 || shape[0] != kUnknownRank; }

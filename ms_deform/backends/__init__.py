@@ -6,33 +6,37 @@
 - ``aclnn``: CANN's ``aclnnDeformableConv2d``, for inference in graph mode.
 - ``aicpu``: this project's kernels on the AICPU of an Ascend device, as a CANN vendor package.
 
-To add a backend: a module here that makes its primitives, and its name in the table. One that runs
-kernels of this project also has a folder in ``aot_kernels`` and a target in ``builder.py``.
+To add a backend: a module here with the functions of `interface.Backend`, and its row in the table.
+One that runs kernels of this project also has a folder in ``aot_kernels`` and a target in
+``install/builder.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
-from ms_deform.install.library import LIBRARY_TARGETS
+from mindspore import log
+
+from ms_deform.backends import aclnn, aicpu, aot, composition
+from ms_deform.backends.interface import Backend, Call
 
 if TYPE_CHECKING:
     from mindspore import nn
 
 # Device target: its backends, the default first.
-BACKENDS = {
-    "CPU": ("aot", "composition"),
-    "GPU": ("aot", "composition"),
-    "Ascend": ("composition", "aclnn", "aicpu"),
+BACKENDS: dict[str, dict[str, Backend]] = {
+    "CPU": {"aot": aot, "composition": composition},
+    "GPU": {"aot": aot, "composition": composition},
+    "Ascend": {"composition": composition, "aclnn": aclnn, "aicpu": aicpu},
 }
-NAMES = tuple(dict.fromkeys(name for names in BACKENDS.values() for name in names))
+# The default for layers that are not being trained, where it is another one.
+INFERENCE_DEFAULTS = {"Ascend": "aclnn"}
 
-# Not for users: the forward operator of "aot" under names that `export_onnx` makes nodes from.
-EXPORT = "onnx"
-
-_asked: str | None = None
+# What `set_backend` was called with last, or what an export computes with.
+_asked: str | Backend | None = None
 
 
 class set_backend:
@@ -80,47 +84,80 @@ class set_backend:
 
 
 def check_name(what: str, name: str | None) -> None:
-    if name is not None and name not in NAMES:
-        raise ValueError(f"{what} must be one of {', '.join(NAMES)}, or None, got {name!r}")
+    names = dict.fromkeys(name for row in BACKENDS.values() for name in row)
+    if name is not None and name not in names:
+        raise ValueError(f"{what} must be one of {', '.join(names)}, or None, got {name!r}")
 
 
-def asked_backend() -> str | None:
+def asked_backend() -> str | Backend | None:
     """What `set_backend` was called with last, or before the ``with`` block that ended."""
     return _asked
 
 
 @contextmanager
-def forced_backend(net: nn.Cell, name: str) -> Iterator[None]:
+def forced_backend(net: nn.Cell, backend: str | Backend) -> Iterator[None]:
     """All deformable layers of the network on one backend, whatever they were told."""
     global _asked
     layers = [(cell, cell.backend) for _, cell in net.cells_and_names() if hasattr(cell, "backend")]
-    before, _asked = _asked, name
+    before, _asked = _asked, backend
     for cell, _ in layers:
         cell.backend = None
     try:
         yield
     finally:
         _asked = before
-        for cell, backend in layers:
-            cell.backend = backend
+        for cell, name in layers:
+            cell.backend = name
 
 
-def choose_backend(device_target: str, asked: str | None, training: bool) -> str:
-    """The backend of a call on a device target; RuntimeError where there is none."""
-    if device_target not in BACKENDS:
+def choose_backend(call: Call, asked: str | None, training: bool) -> Backend:
+    """The backend that computes a call.
+
+    Args:
+        call: The call.
+        asked: The name that the call's layer was given, which is stronger than `set_backend`.
+        training: Whether gradients may be asked for.
+
+    Raises:
+        RuntimeError: If the device target has no backend, or none of that name.
+        NotImplementedError: If the backend does not take the call, and no other one stands in.
+    """
+    row = BACKENDS.get(call.device_target)
+    if row is None:
         raise RuntimeError(
-            f"deform_conv2d: there is no backend for device target {device_target!r}, expected one "
-            f"of {', '.join(BACKENDS)}; choose one with mindspore.set_device, for example "
-            'mindspore.set_device("CPU")'
+            f"{call.caller}: there is no backend for device target {call.device_target!r}, "
+            f"expected one of {', '.join(BACKENDS)}; choose one with mindspore.set_device, for "
+            'example mindspore.set_device("CPU")'
         )
-    if asked == EXPORT and device_target in LIBRARY_TARGETS:
-        return EXPORT
-    if asked is not None and asked not in BACKENDS[device_target]:
+    name = asked or _asked
+    if name is None:
+        default = next(iter(row))
+        name = default if training else INFERENCE_DEFAULTS.get(call.device_target, default)
+    backend = row.get(name) if isinstance(name, str) else name
+    if backend is None:
         raise RuntimeError(
-            f"deform_conv2d: backend {asked!r} does not serve device target {device_target!r}, "
-            f"expected one of {', '.join(BACKENDS[device_target])}; choose one with "
+            f"{call.caller}: backend {name!r} does not serve device target "
+            f"{call.device_target!r}, expected one of {', '.join(row)}; choose one with "
             f"ms_deform.set_backend, or another device with mindspore.set_device"
         )
-    if asked is None and device_target == "Ascend" and not training:
-        return "aclnn"
-    return asked or BACKENDS[device_target][0]
+    return _without_obstacle(call, name, backend)
+
+
+def _without_obstacle(call: Call, name: str, backend: Backend) -> Backend:
+    """The backend, or what stands in for it where it does not take the call."""
+    why_not = backend.obstacle(call)
+    if why_not is None:
+        return backend
+    stand_in = getattr(backend, "STAND_IN", None)
+    if stand_in is None:
+        raise NotImplementedError(
+            f"{call.caller}: the backend {name!r} {why_not}; change that, or choose another "
+            "backend with ms_deform.set_backend"
+        )
+    _log_once(f"deform_conv2d: the {stand_in} instead of {name}, which {why_not}")
+    return _without_obstacle(call, stand_in, BACKENDS[call.device_target][stand_in])
+
+
+@cache
+def _log_once(text: str) -> None:
+    log.warning(text)

@@ -7,6 +7,7 @@ in O2 no aclnn function. Gradients, should a graph ask for them, are those of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -17,7 +18,8 @@ from mindspore._c_expression import MSContext
 from mindspore.ops import CustomRegOp, DataType, Primitive
 
 from ms_deform.backends import composition
-from ms_deform.geometry import Geometry, TensorInfo
+from ms_deform.backends.interface import Call
+from ms_deform.geometry import Geometry
 from ms_deform.install.cann import aclnn_obstacle
 
 FUNCTION = "aclnnDeformableConv2d"
@@ -41,29 +43,32 @@ _MOST_TAPS = 2048
 _MOST_PRODUCTS = 65535
 
 
-def mode_obstacle() -> str | None:
-    """Why MindSpore's mode keeps a call from aclnn; None if it does not."""
+# Computes the calls that this backend does not take.
+STAND_IN = "composition"
+
+
+def obstacle(call: Call) -> str | None:
     if ms.get_context("mode") != ms.GRAPH_MODE or ms.get_context("jit_level") == "O2":
-        return "it needs graph mode, jit level O0 or O1"
-    return None
+        return "needs graph mode, jit level O0 or O1"
+    return composition.obstacle(call) or _missing() or _limit(call.geometry)
 
 
-def obstacle(input: TensorInfo, offset: TensorInfo, weight: TensorInfo) -> str | None:
-    """Why a call that the composition takes cannot be computed by aclnn; None if it can."""
-    soc = MSContext.get_instance().get_ascend_soc_version()
-    return aclnn_obstacle(soc) or _limit(input, offset, weight)
+def _missing() -> str | None:
+    why_not = aclnn_obstacle(MSContext.get_instance().get_ascend_soc_version())
+    return why_not and f"cannot be used: {why_not}"
 
 
-def _limit(input: TensorInfo, offset: TensorInfo, weight: TensorInfo) -> str | None:
-    if None in (*input.shape, *offset.shape):
-        return "it needs shapes that are known when the graph is compiled"
-    if 0 in input.shape:
-        return "it takes no empty tensors"
-    taps = weight.shape[2] * weight.shape[3]
-    if taps > _MOST_TAPS or taps * weight.shape[1] > _MOST_PRODUCTS:
+def _limit(geometry: Geometry) -> str | None:
+    if geometry.batch is None:
+        return "needs shapes that are known when the graph is compiled"
+    if geometry.batch == 0:
+        return "takes no empty tensors"
+    taps = math.prod(geometry.kernel_size)
+    products = taps * geometry.in_channels // geometry.groups
+    if taps > _MOST_TAPS or products > _MOST_PRODUCTS:
         return (
-            f"it takes kernels of at most {_MOST_TAPS} taps and {_MOST_PRODUCTS} taps times input "
-            f"channels of a group, got weight of shape {weight.shape}"
+            f"takes kernels of at most {_MOST_TAPS} taps and {_MOST_PRODUCTS} taps times input "
+            f"channels of a group, got {taps} taps and {products}"
         )
     return None
 
@@ -145,34 +150,37 @@ def infer_shapes(
     return (batch, out_channels, height, width), columns
 
 
-def constants(
-    geometry: Geometry, input: TensorInfo, offset: TensorInfo, weight: TensorInfo
-) -> tuple[object, ...]:
+def constants(geometry: Geometry) -> tuple[object, ...]:
     """The arguments after the tensors."""
-    kernel = tuple(weight.shape[2:])
+    attributes = geometry.attributes
     return (
-        kernel,
-        (1, 1, *geometry.stride),
-        geometry.padding,
-        (1, 1, *geometry.dilation),
-        input.shape[1] // weight.shape[1],
-        offset.shape[1] // (2 * kernel[0] * kernel[1]),
+        geometry.kernel_size,
+        (1, 1, *attributes.stride),
+        attributes.padding,
+        (1, 1, *attributes.dilation),
+        geometry.groups,
+        geometry.offset_groups,
         True,
     )
 
 
-def convolve(
-    primitive: Primitive,
-    constants: tuple[object, ...],
+def prepare(call: Call) -> tuple[Primitive, tuple[object, ...]]:
+    """The operator, and its arguments after the tensors."""
+    return primitive(*composition.prepare(call)), constants(call.geometry)
+
+
+def run(
+    prepared: tuple[Primitive, tuple[object, ...]],
     input: Tensor,
     offset: Tensor,
     mask: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
+    operator, arguments = prepared
     # Coordinates in float32, whatever the dtype, as on all backends.
     single, packed = composition.single, composition.packed(offset, mask)
     if bias is None:
         bias = ops.zeros((weight.shape[0],), mstype.float32)
-    output, _ = primitive(single(input), single(weight), packed, single(bias), *constants)
+    output, _ = operator(single(input), single(weight), packed, single(bias), *arguments)
     return ops.cast(output, input.dtype)

@@ -14,8 +14,9 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops import CustomRegOp, DataType
 
-from ms_deform.backends.aot import refuse_second_order
-from ms_deform.geometry import Geometry
+from ms_deform.backends import aot
+from ms_deform.backends.interface import Call
+from ms_deform.geometry import Attributes
 from ms_deform.install.aicpu_operators import FORWARD, GEOMETRY, GRAD_INPUT, GRAD_WEIGHT, Operator
 
 _DTYPES = (DataType.F32_Default, DataType.F16_Default)
@@ -24,18 +25,36 @@ SUPPORTED_DTYPES = (mstype.float32, mstype.float16)
 Shape = tuple[int, ...]
 
 
-def check_dtype(dtype: mstype.Type) -> None:
-    """TypeError for what the kernels do not take."""
-    if dtype not in SUPPORTED_DTYPES:
-        raise TypeError(
-            f"deform_conv2d: the backend 'aicpu' takes float32 and float16, got {dtype}; cast the "
-            'tensors, or choose ms_deform.set_backend("composition")'
-        )
+def obstacle(call: Call) -> str | None:
+    if call.dtype not in SUPPORTED_DTYPES:
+        return f"takes float32 and float16, got {call.dtype}"
+    return None
 
 
-def geometry_tensor(geometry: Geometry) -> Tensor:
-    numbers = (*geometry.stride, *geometry.padding, *geometry.dilation)
-    return Tensor([*numbers, int(geometry.use_mask), int(geometry.use_bias)], mstype.int64)
+def prepare(call: Call) -> tuple[ops.Custom, Tensor, Tensor]:
+    """The forward operator, its geometry, and what stands for an absent tensor."""
+    attributes = call.geometry.attributes
+    primitive = forward_primitive(attributes.use_bias)
+    return primitive, geometry_tensor(attributes), aot.placeholder(call.dtype)
+
+
+def run(
+    prepared: tuple[ops.Custom, Tensor, Tensor],
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    primitive, geometry, absent = prepared
+    mask = absent if mask is None else mask
+    return primitive(input, offset, mask, weight, absent if bias is None else bias, geometry)
+
+
+@cache
+def geometry_tensor(attributes: Attributes) -> Tensor:
+    numbers = (*attributes.stride, *attributes.padding, *attributes.dilation)
+    return Tensor([*numbers, int(attributes.use_mask), int(attributes.use_bias)], mstype.int64)
 
 
 @cache
@@ -91,7 +110,7 @@ def _refuse_second_order(
     output: Tensor,
     grad_of_output: Tensor,
 ) -> None:
-    refuse_second_order(input, offset, mask, weight, grad_output, output, grad_of_output)
+    aot.refuse_second_order(input, offset, mask, weight, grad_output, output, grad_of_output)
 
 
 def _primitive(

@@ -16,7 +16,8 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops import CustomRegOp, DataType
 
-from ms_deform.geometry import Geometry
+from ms_deform.backends.interface import Call
+from ms_deform.geometry import Attributes
 from ms_deform.install.library import LIBRARY_TARGETS, find_library
 
 _DTYPES = (
@@ -34,6 +35,31 @@ _GRADIENTS = (
 )
 
 
+def obstacle(call: Call) -> None:
+    """The kernels take every call."""
+
+
+def prepare(call: Call) -> tuple[ops.Custom, Tensor]:
+    """The forward operator, and what stands for an absent tensor."""
+    primitive = forward_primitive(
+        call.device_target, call.geometry.attributes, call.deterministic, call.caller
+    )
+    return primitive, placeholder(call.dtype)
+
+
+def run(
+    prepared: tuple[ops.Custom, Tensor],
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    primitive, absent = prepared
+    mask = absent if mask is None else mask
+    return primitive(input, offset, mask, weight, absent if bias is None else bias)
+
+
 @cache
 def placeholder(dtype: mstype.Type) -> Tensor:
     """What stands for an absent tensor; the kernels do not read it."""
@@ -43,19 +69,21 @@ def placeholder(dtype: mstype.Type) -> Tensor:
 @cache
 def forward_primitive(
     device_target: str,
-    geometry: Geometry,
+    attributes: Attributes,
     deterministic: bool,
+    caller: str,
     registered_name: str | None = None,
 ) -> ops.Custom:
-    """The forward operator with its bprop; deterministic: gradients always have the same bits."""
-    attributes = {**geometry._asdict(), "deterministic": deterministic}
+    """The forward operator with its bprop.
+
+    deterministic: gradients always have the same bits. caller: what errors of the kernels name.
+    """
+    carried = {**attributes._asdict(), "deterministic": deterministic, "caller": caller}
     grad_input_of, grad_weight_of, grad_bias_of = (
-        _primitive(
-            device_target, function, _GRADIENT_INPUTS, outputs, attributes, refuse_second_order
-        )
+        _primitive(device_target, function, _GRADIENT_INPUTS, outputs, carried, refuse_second_order)
         for function, outputs in _GRADIENTS
     )
-    use_bias = geometry.use_bias
+    use_bias = attributes.use_bias
 
     def bprop(
         input: Tensor,
@@ -73,7 +101,7 @@ def forward_primitive(
             grad_bias = grad_bias_of(input, offset, mask, weight, grad_output)
         return grad_input, grad_offset, grad_mask, grad_weight, grad_bias
 
-    return _primitive(device_target, *_FORWARD, attributes, bprop, registered_name)
+    return _primitive(device_target, *_FORWARD, carried, bprop, registered_name)
 
 
 # Graph mode takes no variable arguments in a bprop.
@@ -110,8 +138,8 @@ def _primitive(
     for dtype in _DTYPES:
         registration = registration.dtype_format(*(dtype,) * (len(inputs) + len(outputs)))
     for name, value in attributes.items():
-        kind = "bool" if isinstance(value, bool) else "listInt"
-        value = value if isinstance(value, bool) else list(value)
+        kind = {bool: "bool", str: "str", tuple: "listInt"}[type(value)]
+        value = list(value) if kind == "listInt" else value
         registration = registration.attr(name, "required", kind, value=value)
     # Shapes and types are inferred in C++: Python inference does not work for dynamic shapes.
     return ops.Custom(

@@ -17,7 +17,8 @@ from mindspore.ops import Primitive
 from mindspore.ops.operations import BiasAdd, Conv2D
 from mindspore.ops.operations.nn_ops import DeformableOffsets
 
-from ms_deform.geometry import Geometry, TensorInfo
+from ms_deform.backends.interface import Call
+from ms_deform.geometry import Geometry
 from ms_deform.layout import pack
 
 
@@ -49,56 +50,57 @@ _MOST_STRIDE = 63
 _FAR = 1e9
 
 
-def check_limits(
-    device_target: str, input: TensorInfo, offset: TensorInfo, weight: TensorInfo
-) -> None:
-    """NotImplementedError for what the primitives cannot do."""
-    if input.dtype == mstype.float64:
-        raise _refusal("dtype", "float64")
-    for shape in (input.shape, offset.shape, (None, *weight.shape)):
-        if shape is None or None in shape[1:]:
-            raise _refusal("shape", f"shapes {input.shape}, {offset.shape} and {weight.shape}")
-    if device_target == "Ascend" and max(weight.shape[2:]) > _MOST_STRIDE:
-        raise _refusal("kernel", str(weight.shape[2:]))
+def obstacle(call: Call) -> str | None:
+    """What the primitives cannot do, and who says so."""
+    geometry = call.geometry
+    sizes = (geometry.in_size, geometry.out_size, geometry.kernel_size)
+    if call.dtype == mstype.float64:
+        return _limit("dtype", "float64")
+    if None in (geometry.groups, geometry.offset_groups, geometry.out_channels, *sum(sizes, ())):
+        return _limit("shape", f"an input of size {geometry.in_size}")
+    if call.device_target == "Ascend" and max(geometry.kernel_size) > _MOST_STRIDE:
+        return _limit("kernel", str(geometry.kernel_size))
+    return None
 
 
-def _refusal(limit: str, got: str) -> NotImplementedError:
-    return NotImplementedError(
-        f"deform_conv2d: the backend 'composition' takes {LIMITS[limit].allowed} "
-        f"({LIMITS[limit].source}), got {got}; change that, or choose another backend with "
-        "ms_deform.set_backend"
-    )
+def _limit(name: str, got: str) -> str:
+    return f"takes {LIMITS[name].allowed} ({LIMITS[name].source}), got {got}"
+
+
+def prepare(call: Call) -> tuple[Primitive, Primitive]:
+    return primitives(call.geometry.any_size)
 
 
 @cache
-def primitives(
-    geometry: Geometry, in_channels: int, offset_channels: int, weight_shape: tuple[int, ...]
-) -> tuple[Primitive, Primitive]:
-    """The two primitives of a call."""
-    out_channels, group_channels, *kernel = weight_shape
-    kernel = tuple(kernel)
+def primitives(geometry: Geometry) -> tuple[Primitive, Primitive]:
+    """The two primitives of a geometry, without batch and sizes."""
+    attributes = geometry.attributes
     sample = DeformableOffsets(
-        strides=(1, 1, *geometry.stride),
-        pads=geometry.padding,
-        ksize=kernel,
-        dilations=(1, 1, *geometry.dilation),
-        deformable_groups=offset_channels // (2 * kernel[0] * kernel[1]),
+        strides=(1, 1, *attributes.stride),
+        pads=attributes.padding,
+        ksize=geometry.kernel_size,
+        dilations=(1, 1, *attributes.dilation),
+        deformable_groups=geometry.offset_groups,
     )
     product = Conv2D(
-        out_channels, kernel, pad_mode="valid", stride=kernel, group=in_channels // group_channels
+        geometry.out_channels,
+        geometry.kernel_size,
+        pad_mode="valid",
+        stride=geometry.kernel_size,
+        group=geometry.groups,
     )
     return sample, product
 
 
-def convolve(
-    sample: Primitive,
-    product: Primitive,
+def run(
+    prepared: tuple[Primitive, Primitive],
     input: Tensor,
     offset: Tensor,
     mask: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
+    sample, product = prepared
     output = product(sample(single(input), packed(offset, mask)), single(weight))
     if bias is not None:
         output = BiasAdd()(output, single(bias))

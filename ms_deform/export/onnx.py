@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import mindspore as ms
-from mindspore import Tensor, nn
+from mindspore import Tensor, get_current_device, nn, ops
 
-from ms_deform.backends import EXPORT, forced_backend
-from ms_deform.geometry import Geometry, TensorInfo
+from ms_deform.backends import aot, forced_backend
+from ms_deform.backends.interface import Call
+from ms_deform.geometry import Geometry
+from ms_deform.install.library import LIBRARY_TARGETS
 
 if TYPE_CHECKING:
     import onnx
@@ -39,23 +41,42 @@ class _DeformConv(NamedTuple):
     use_bias: bool
 
 
-def operator_name(
-    geometry: Geometry, input: TensorInfo, offset: TensorInfo, weight: TensorInfo
-) -> str:
+def operator_name(geometry: Geometry) -> str:
     """The name for the forward operator of a call, from which its node is made."""
-    top, bottom, left, right = geometry.padding
-    _, group_channels, height, width = weight.shape
+    attributes = geometry.attributes
+    top, bottom, left, right = attributes.padding
     numbers = (
-        *geometry.stride,
+        *attributes.stride,
         *(top, left, bottom, right),
-        *geometry.dilation,
-        *(height, width),
-        input.shape[1] // group_channels,
-        offset.shape[1] // (2 * height * width),
-        int(geometry.use_mask),
-        int(geometry.use_bias),
+        *attributes.dilation,
+        *geometry.kernel_size,
+        geometry.groups,
+        geometry.offset_groups,
+        int(attributes.use_mask),
+        int(attributes.use_bias),
     )
     return "_".join(map(str, (_PREFIX, *numbers)))
+
+
+class _StandIns:
+    """The backend of an export: the operator of "aot", under names that hold the geometry."""
+
+    @staticmethod
+    def obstacle(call: Call) -> None:
+        """What the kernels take can be written."""
+
+    @staticmethod
+    def prepare(call: Call) -> tuple[ops.Custom, Tensor]:
+        primitive = aot.forward_primitive(
+            call.device_target,
+            call.geometry.attributes,
+            call.deterministic,
+            call.caller,
+            operator_name(call.geometry),
+        )
+        return primitive, aot.placeholder(call.dtype)
+
+    run = staticmethod(aot.run)
 
 
 def export_onnx(
@@ -108,9 +129,15 @@ def export_onnx(
             f"export_onnx: 'opset_version' must be one of {', '.join(map(str, OPSETS))}, the "
             f"versions that define DeformConv, got {opset_version}"
         )
+    device_target = get_current_device().device_target
+    if device_target not in LIBRARY_TARGETS:
+        raise RuntimeError(
+            f"export_onnx: needs device target {' or '.join(LIBRARY_TARGETS)}, got "
+            f'{device_target}; choose one first: mindspore.set_device("CPU")'
+        )
     path = Path(file_name)
     path = path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
-    with forced_backend(net, EXPORT):
+    with forced_backend(net, _StandIns):
         ms.export(net, *inputs, file_name=str(path), file_format="ONNX")
     written = onnx.load(str(path))
     path.unlink()  # until it is a standard one

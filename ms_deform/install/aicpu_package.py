@@ -15,10 +15,9 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ms_deform.install.aicpu_operators import LIBRARY, OPERATORS, kernel_list
-from ms_deform.install.builder import BuildError, find_compiler, kernel_sources, run
+from ms_deform.install.builder import BuildError, build_folder, find_compiler, kernel_sources, run
 from ms_deform.install.cann import AICPU_CONFIG, opp_path
 from ms_deform.install.library import library_path
 
@@ -57,9 +56,8 @@ def build_package(directory: str | os.PathLike[str] | None = None) -> Path:
     """
     sdk = Sdk.find()
     package = package_path(directory)
-    package.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".build-", dir=package.parent) as scratch:
-        made = Path(scratch) / "aicpu"
+    with build_folder(package) as folder:
+        made = folder / "aicpu"
         for file in (AICPU_CONFIG, _IMPLEMENTATION, _PROTO):
             (made / file).parent.mkdir(parents=True)
         (made / AICPU_CONFIG).write_text(json.dumps(kernel_list(), indent=2) + "\n")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sysconfig
 from pathlib import Path
 
 from setuptools.build_meta import *  # noqa: F403
@@ -18,7 +17,8 @@ class BuildPy(build_py):
     def run(self) -> None:
         super().run()
         try:
-            _check_machine()
+            # bdist_wheel's option --plat-name names another machine than this one.
+            _check_machine(self.get_finalized_command("bdist_wheel").plat_name)
             if self.editable_mode:
                 builder.build(directory=builder.PACKAGE / "lib")
             else:
@@ -42,8 +42,11 @@ class BdistWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-def _check_machine() -> None:
+def _check_machine(platform: str) -> None:
     """Refuses to pack a library of one machine into a wheel of another."""
-    platform, machine = sysconfig.get_platform(), builder.compiler_machine()
-    if not platform.endswith(f"-{machine}"):
-        raise ExecError(f"ms_deform: the package is for {platform}, the compiler for {machine}")
+    machine = builder.compiler_machine()
+    if not platform.endswith(("-" + machine, "_" + machine)):
+        raise ExecError(
+            f"ms_deform: the package is for {platform}, the compiler for {machine}; name a "
+            "compiler for it in CXX"
+        )

@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,6 +46,8 @@ _CPU_FLAGS = [
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
+    # It needs a libstdc++ of GCC 5; without it manylinux_2_17 will do, which is MindSpore's glibc.
+    "-fno-sized-deallocation",
     "-Wall",
     "-Wextra",
 ]
@@ -99,24 +102,36 @@ def build(
     if not force and recipe.made(library):
         return library
     try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(library.with_name(f".{library.name}.lock")):
+        with build_folder(library) as folder:
             # A builder that held the lock before may have done the work.
             if force or not recipe.made(library):
-                # Beside the library, so that the finished one is renamed and not copied: whoever
-                # loads it meanwhile sees the old one or the new one, whole.
-                with TemporaryDirectory(prefix=".build-", dir=library.parent) as scratch:
-                    built = recipe.compile(Path(scratch))
-                    built.chmod(0o755)
-                    with built.open("rb") as file:
-                        os.fsync(file.fileno())
-                    os.replace(built, library)
+                built = recipe.compile(folder)
+                built.chmod(0o755)
+                with built.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(built, library)
     except OSError as error:
         raise BuildError(
             f"ms_deform: cannot write to {library.parent} ({error.strerror}); choose a directory "
             "of your own: MS_DEFORM_LIBRARY_DIR=DIR python -m ms_deform build"
         ) from error
     return library
+
+
+@contextmanager
+def build_folder(product: Path) -> Iterator[Path]:
+    """A folder to build the product in, and the lock of all who build it.
+
+    It is beside the product, so that what is finished is renamed and not copied: whoever loads it
+    meanwhile sees the old one or the new one, whole.
+    """
+    product.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(product.with_name(f".{product.name}.lock")):
+        prefix = f".build-{product.name}-"
+        for left_by_a_killed_builder in product.parent.glob(f"{prefix}*"):
+            shutil.rmtree(left_by_a_killed_builder)
+        with TemporaryDirectory(prefix=prefix, dir=product.parent) as folder:
+            yield Path(folder)
 
 
 def kernel_sources() -> Path:

@@ -34,6 +34,9 @@ _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 _BUILD = "python -m ms_deform build"
 # For what the builder does not see: it takes a library built from the present sources as good.
 _REBUILD = "python -m ms_deform build --force"
+_INSTALL_OPENMP = (
+    "install GCC's OpenMP library, which MindSpore needs, too (Debian: apt-get install libgomp1)"
+)
 
 
 class LibraryError(RuntimeError):
@@ -131,7 +134,9 @@ def _check(path: Path, changed: int) -> Path:
     try:
         ctypes.CDLL(str(resolved))
     except OSError as error:
-        raise _refusal(path, f"does not load: {error}", _REBUILD) from None
+        # A system without a compiler may lack it; the rest that the library links to, Python needs.
+        mend = _INSTALL_OPENMP if str(error).startswith("libgomp") else _REBUILD
+        raise _refusal(path, f"does not load: {error}", mend) from None
     return resolved
 
 

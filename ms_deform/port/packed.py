@@ -7,12 +7,14 @@ MindSpore's builtin takes offsets and mask in one tensor: all x, then all y, the
 
 from __future__ import annotations
 
+import math
+
 from mindspore import Tensor
 from mindspore.ops import constexpr
 
-from ms_deform.geometry import Dimension, constant_ints
+from ms_deform.geometry import Dimension, constant_int, constant_ints, errors_of
 from ms_deform.layout import pack, unpack
-from ms_deform.ops import deform_conv2d
+from ms_deform.ops import convolve
 
 
 def deformable_conv2d(
@@ -98,15 +100,16 @@ def deformable_conv2d(
         modulated,
     )
     offset, mask = unpack(offsets, samples)
-    return deform_conv2d(
+    return convolve(
         x,
         offset,
+        mask if modulated else None,
         weight,
         bias,
         strides[2:],
         padding,
         dilations[2:],
-        mask if modulated else None,
+        "deformable_conv2d",
     )
 
 
@@ -197,19 +200,18 @@ def _samples(
     modulated: object,
 ) -> int:
     """The number of samples of an output pixel, the channels of each part of the offsets."""
-    kernel_size = _ints("kernel_size", kernel_size, 1, 2)
-    _ints("padding", padding, 0, 4)
-    for name, value in (("strides", strides), ("dilations", dilations)):
-        if _ints(name, value, 1, 4)[:2] != (1, 1):
-            raise ValueError(
-                f"deformable_conv2d: '{name}' must be (1, 1, height, width), got {value}"
-            )
+    with errors_of("deformable_conv2d"):
+        kernel_size = constant_ints("kernel_size", kernel_size, 1, (2,), single=False)
+        constant_ints("padding", padding, 0, (4,), single=False)
+        for name, value in (("strides", strides), ("dilations", dilations)):
+            if constant_ints(name, value, 1, (4,), single=False)[:2] != (1, 1):
+                raise ValueError(f"'{name}' must be (1, 1, height, width), got {value}")
+        groups = constant_int("groups", groups, 1)
+        samples = constant_int("deformable_groups", deformable_groups, 1) * math.prod(kernel_size)
     if not isinstance(modulated, bool):
         raise TypeError(f"deformable_conv2d: 'modulated' must be a bool, got {modulated!r}")
-    _check_groups(x_shape, weight_shape, _ints("groups", groups, 1, 1)[0])
+    _check_groups(x_shape, weight_shape, groups)
     _check_equal("kernel_size", kernel_size, "weight.shape[2:]", weight_shape[2:])
-    samples = _ints("deformable_groups", deformable_groups, 1, 1)[0] * kernel_size[0]
-    samples *= kernel_size[1]
     allowed = [3 * samples] if modulated else [2 * samples, 3 * samples]
     if len(offsets_shape) != 4 or offsets_shape[1] not in (None, *allowed):
         raise ValueError(
@@ -218,12 +220,6 @@ def _samples(
             f"{modulated}, got shape {offsets_shape}"
         )
     return samples
-
-
-def _ints(name: str, value: object, least: int, length: int) -> tuple[int, ...]:
-    if length > 1 and not isinstance(value, (tuple, list)):
-        raise TypeError(f"deformable_conv2d: '{name}' must be {length} ints, got {value!r}")
-    return constant_ints(name, [value] if length == 1 else value, least, (length,))
 
 
 def _check_groups(
