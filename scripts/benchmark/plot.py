@@ -30,7 +30,7 @@ def draw_rows(report: Report) -> Figure:
     names = list(dict.fromkeys(entry["name"] for entry in report["rows"]))
     figure = Figure(figsize=(max(9, 2 + 0.6 * len(names)), 3.2 * len(passes) + 3.4))
     figure.set_layout_engine("constrained")
-    panels = figure.subplots(len(passes) + 1, squeeze=False)[:, 0]
+    panels = figure.subplots(len(passes) + 1, squeeze=False, sharex=True)[:, 0]
     entries = {(entry["name"], entry["pass"]): entry for entry in report["rows"]}
 
     for axes, kind in zip(panels, passes):
