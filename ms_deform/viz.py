@@ -295,7 +295,7 @@ def _figure(rows: int | None = None) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "ms_deform.viz: needs matplotlib: pip install 'ms_deform[viz]'"
+            'ms_deform.viz: needs matplotlib: pip install "matplotlib>=3.7,<4" "numpy>=1.25,<2"'
         ) from error
     size = (6, 5) if rows is None else (15, 4.5 * rows)
     return Figure(figsize=size, dpi=100, layout="constrained")

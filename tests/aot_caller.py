@@ -1,82 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls a library's AOT functions without MindSpore, on memory of any device."""
+"""The operator by a library's AOT functions, without MindSpore, on memory of any device."""
 
 from __future__ import annotations
 
 import ctypes
-import subprocess
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from benchmark.aot_library import GRADIENT_FUNCTIONS, AotLibrary, Shape
 from element_types import ELEMENT_BYTES, decoded, encoded
-from ms_deform.install.builder import find_compiler, kernel_sources
-from ms_deform.install.library import ABI
 from reference import Gradients, output_size, pair
 
-Shape = Sequence[int]
-# The function, its inputs, and which of them its outputs have the shape of; the forward's output
-# and the bias have shapes of their own.
+# Of every function, ahead of the bias or the gradient of the output.
 INPUTS = ("input", "offset", "mask", "weight")
-GRADIENT_FUNCTIONS = {
-    "MsDeformGradInput": ("input", "offset", "mask"),
-    "MsDeformGradWeight": ("weight",),
-    "MsDeformGradBias": ("bias",),
-}
-
-
-class AotLibrary:
-    """The AOT functions of one library."""
-
-    def __init__(self, library: Path, folder: Path) -> None:
-        """Compiles what calls them into the folder."""
-        caller = folder / "aot_caller.so"
-        source = Path(__file__).with_name("aot_caller.cc")
-        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={ABI}"]
-        command = [*find_compiler(), *flags, f"-I{kernel_sources()}", source, "-o", caller]
-        subprocess.run(command, check=True)
-        self._call = ctypes.CDLL(str(caller)).CallAot
-        self._library = ctypes.CDLL(str(library))
-        self._library.ms_deform_cuda_scratch_bytes.restype = ctypes.c_int64
-
-    def scratch_bytes(self) -> int:
-        return self._library.ms_deform_cuda_scratch_bytes()
-
-    def release_scratch(self) -> None:
-        self._library.ms_deform_cuda_release_scratch()
-
-    def __call__(
-        self,
-        function: str,
-        addresses: Sequence[int],
-        shapes: Sequence[Shape],
-        dtype: str,
-        constants: Sequence[int],
-        stream: int = 0,
-    ) -> None:
-        """Queues a function on the stream, its inputs and then its outputs at the addresses.
-
-        constants: stride (2), padding (4), dilation (2), use_mask, use_bias, deterministic.
-        """
-        error = ctypes.create_string_buffer(1000)
-        status = self._call(
-            getattr(self._library, function),
-            len(shapes),
-            (ctypes.c_void_p * len(shapes))(*addresses),
-            (ctypes.c_int * len(shapes))(*map(len, shapes)),
-            (ctypes.POINTER(ctypes.c_int64) * len(shapes))(
-                *((ctypes.c_int64 * len(shape))(*shape) for shape in shapes)
-            ),
-            dtype.encode(),
-            ctypes.c_void_p(stream),
-            (ctypes.c_int64 * len(constants))(*map(int, constants)),
-            error,
-            len(error),
-        )
-        if status != 0:
-            raise RuntimeError(error.value.decode() or f"{function} returned {status}")
 
 
 class Memory(Protocol):

@@ -73,7 +73,7 @@ def test_build_for_gpus_without_nvcc_says_where_it_comes_from(checkout, tmp_path
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "no-such-nvcc" in done.stderr
-    assert 'pip install "ms_deform[cuda]"' in done.stderr
+    assert 'pip install "nvidia-cuda-nvcc>=13.0,<13.1"' in done.stderr
 
 
 def test_build_error_is_the_message_only(checkout, tmp_path, monkeypatch):

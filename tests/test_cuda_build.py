@@ -102,7 +102,7 @@ def test_without_nvcc_the_message_says_where_one_comes_from(
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setattr(builder.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(
-        builder.BuildError, match=r'none of nvcc, .*pip install "ms_deform\[cuda\]".*NVCC'
+        builder.BuildError, match=r'none of nvcc, .* in NVCC; .*pip install "nvidia-cuda-nvcc'
     ):
         builder.build("cuda", directory=tmp_path)
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aot_caller import AotCaller, AotLibrary, HostMemory
+from aot_caller import AotCaller, HostMemory
+from benchmark.aot_library import AotLibrary
 from cuda_emulation import build_emulated
 from element_types import ELEMENT_BYTES
 from geometries import GRID, Geometry, geometries

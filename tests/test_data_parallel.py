@@ -14,16 +14,19 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+import readme
 from test_demo import pytestmark  # noqa: F401 the same extra is needed
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_parallel.py"
+(README,) = readme.shell_blocks("test_data_parallel")
+(COMMAND,) = README.lines()
+SCRIPT = "scripts/train_parallel.py"
 BIN = Path(sys.executable).parent
 
 
-def train(folder: Path, name: str, *command: str, steps: int = 5) -> dict[str, np.ndarray]:
+def train(folder: Path, name: str, command: str) -> dict[str, np.ndarray]:
     """The weights that the script ends with."""
     done = subprocess.run(
-        [*command, str(SCRIPT), "--steps", str(steps), "--output", f"{name}.ckpt"],
+        ["bash", "-c", f"{command} --output {folder / name}.ckpt"],
         cwd=folder,
         # msrun starts the first python on the PATH.
         env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
@@ -44,13 +47,14 @@ def free_port() -> int:
 
 
 def test_two_workers_end_with_the_weights_of_one(tmp_path):
-    msrun = shutil.which("msrun", path=BIN)
-    if msrun is None:
+    if shutil.which("msrun", path=BIN) is None:
         pytest.skip(f"MindSpore's launcher msrun is not in {BIN}")
-    workers = ("--worker_num=2", "--local_worker_num=2", "--join=True", "--log_dir=logs")
-    two = train(tmp_path, "two", msrun, *workers, f"--master_port={free_port()}")
-    one = train(tmp_path, "one", sys.executable)
-    before = train(tmp_path, "before", sys.executable, steps=1)
+    # As the README has it, but for files and a port of this test's own.
+    (tmp_path / "scripts").symlink_to(readme.ROOT / "scripts")
+    launcher = f"msrun --log_dir={tmp_path / 'logs'} --master_port={free_port()} "
+    two = train(tmp_path, "two", COMMAND.replace("msrun ", launcher))
+    one = train(tmp_path, "one", f"python {COMMAND[COMMAND.index(SCRIPT) :]}")
+    before = train(tmp_path, "before", f"python {SCRIPT} --steps 1")
     assert one.keys() == two.keys()
     for name, weight in one.items():
         np.testing.assert_allclose(two[name], weight, rtol=0, atol=1e-5)

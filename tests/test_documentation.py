@@ -3,23 +3,30 @@
 
 from __future__ import annotations
 
+import ast
+import configparser
 import doctest
 import os
 import re
+import runpy
 import shlex
+import shutil
 import subprocess
 import sys
-import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import mindspore as ms
 import pytest
 
 import ms_deform
+import readme
+from aicpu_sdk_builds import build_sdk
+from fake_checkout import write_checkout, write_kernels
+from ms_deform.install.builder import BuildError, find_compiler, find_nvcc
+from ms_deform.install.library import find_library
+from readme import ROOT
 
-ROOT = Path(__file__).parents[1]
-READMES = ("README.md", "README_CN.md")
 PUBLIC = [name for name in ms_deform.__all__ if not name.startswith("__")]
 _FUNCTION = ("Args", "Returns", "Raises", "Supported Platforms", "Examples")
 _LAYER = ("Args", "Inputs", "Outputs", "Raises", "Supported Platforms", "Examples")
@@ -43,8 +50,7 @@ SECTIONS = {
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_docstring_examples_print_what_they_say(name):
-    if name == "export_onnx":
-        pytest.importorskip("onnx", reason="the example needs onnx: pip install '.[onnx]'")
+    require_packages(name)
     ms.runtime.synchronize()  # an example before may have left a call in progress
     examples = doctest.DocTestFinder(recurse=False).find(getattr(ms_deform, name), name)
     results = [doctest.DocTestRunner().run(example) for example in examples]
@@ -66,126 +72,167 @@ def test_docstrings_of_the_operator_name_the_papers(name):
     assert "https://arxiv.org/abs/1811.11168" in text
 
 
-# Commands of the README that change the machine or take long: the file that runs them instead, and
-# the words there that do.
-ELSEWHERE = {
-    "scripts/demo.sh": (".ci/run", "scripts/demo.sh"),
-    "scripts/test.sh": (".ci/run", "scripts/test.sh"),
-    "scripts/test.sh -k border": (".ci/run", "scripts/test.sh"),
-    "EXTRAS=parity scripts/test.sh": (".ci/run", "EXTRAS=$extras scripts/test.sh"),
-    "EXTRAS=bench scripts/test.sh -k benchmark": (".ci/run", "extras=parity,demo,bench"),
-    ".ci/run": (".ci/run", "stage"),
-    "pip install .": ("scripts/venv.sh", "pip install"),
-    "python -m ms_deform build --cuda": ("tests/test_command_line.py", '"build", "--cuda"'),
-    "CXX=aarch64-linux-gnu-g++ MS_DEFORM_LIBRARY_DIR=aarch64 python -m ms_deform build": (
-        "tests/kernel_driver.py",
-        "aarch64-linux-gnu-g++",
-    ),
-    ".venv/bin/python scripts/benchmark.py c4 --plot c4.png": ("tests/test_benchmark.py", "--plot"),
-    ".venv/bin/python scripts/benchmark.py --device cuda --dtype float16 --memory": (
-        "tests/test_benchmark.py",
-        '"--device", "cuda"',
-    ),
-    "python scripts/train_parallel.py --steps 20": ("tests/test_data_parallel.py", '"--steps"'),
-    "python -m ms_deform build --aicpu": ("tests/test_aicpu_package.py", '"build", "--aicpu"'),
-    "python -m ms_deform install-aicpu $HOME/vendors/ms_deform": (
-        "tests/test_aicpu_package.py",
-        '"install-aicpu"',
-    ),
-    "export ASCEND_CUSTOM_OPP_PATH=$HOME/vendors/ms_deform:$ASCEND_CUSTOM_OPP_PATH": (
-        "tests/test_aicpu_package.py",
-        "ASCEND_CUSTOM_OPP_PATH",
-    ),
+# Packages that the test extra lacks, by a word of the example that takes them.
+NEEDS = {
+    "export_onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "viz.": "matplotlib",
+    "scripts/port": "torchvision",
 }
-_MSRUN = ("tests/test_data_parallel.py", "--worker_num=2")
-_NEEDED = ("torch", "torchvision", "onnx", "onnxruntime", "matplotlib")
 
 
-class Block(NamedTuple):
-    language: str
-    text: str
+def require_packages(text: str) -> None:
+    for word, module in NEEDS.items():
+        if word in text:
+            pytest.importorskip(module, reason=f"this example needs {module}")
 
 
-def sections(readme: str) -> dict[str, list[Block]]:
-    """The code blocks of each section that has any."""
-    found = {}
-    for part in re.split(r"^## ", (ROOT / readme).read_text(), flags=re.MULTILINE):
-        blocks = re.findall(r"^ *```(\w+)\n(.*?)\n *```", part, re.DOTALL | re.MULTILINE)
-        if blocks:
-            title = part.partition("\n")[0]
-            found[title] = [Block(name, textwrap.dedent(text)) for name, text in blocks]
-    return found
+PYTHON_BLOCKS = [block for block in readme.blocks("README.md") if block.language == "python"]
 
 
-def commands(block: Block) -> list[str]:
-    """A shell block's commands without comments and quotes."""
-    lines = [" ".join(shlex.split(line, comments=True)) for line in block.text.splitlines()]
-    return [line for line in lines if line]
+@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=lambda block: block.title)
+def test_python_of_the_readme_runs(block, scratch_folder):
+    require_packages(block.text)
+    # From a file: graph mode reads the sources.
+    program = Path("program.py")
+    program.write_text(block.text)
+    runpy.run_path(str(program.absolute()), run_name="__main__")
+    ms.runtime.synchronize()
 
 
-def run_python(text: str, index: int, folder: Path) -> None:
-    """Runs a program; one whose first line is its file's name stays there for others to import."""
-    name = re.match(r"# (\w+\.py)\n", text)
-    program = folder / (name[1] if name else f"example{index}.py")
-    program.write_text(text)
-    if not name or "__main__" in text:
-        run([sys.executable, program.name], folder)
+class Checkout:
+    """A checkout whose kernels compile at once, and a machine around it for the README's shell."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = write_checkout(folder / "ms_deform")
+        kernels = self.root / "aot_kernels"
+        shutil.copytree(write_kernels(folder / "cuda", "cuda") / "cuda", kernels / "cuda")
+        (kernels / "aicpu" / "op_proto").mkdir(parents=True)
+        for file in ("common/geometry.cc", "aicpu/kernels.cc", "aicpu/op_proto/operators.cc"):
+            (kernels / file).touch()
+        shutil.copytree(
+            ROOT / "scripts", self.root / "scripts", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        library = shutil.copy(find_library("cpu"), folder)
+        (folder / "sdk").mkdir()
+        installed = folder / "installed"
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "PYTHONPATH": f"{installed}:{Path(ms_deform.__file__).parents[1]}",
+            # pip installs this package alone, beside the environment and without the network; that
+            # NO turns isolation off with a 0 is pip's.
+            "PIP_TARGET": str(installed),
+            "PIP_NO_DEPS": "1",
+            "PIP_NO_INDEX": "1",
+            "PIP_NO_BUILD_ISOLATION": "0",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            # The kernels that compute, where a command does not build its own.
+            "MS_DEFORM_LIBRARY_DIR": str(Path(library).parent),
+            "MS_DEFORM_AICPU_SDK": str(build_sdk(folder / "sdk", find_compiler())),
+            "MS_DEFORM_AICPU_CXX": shlex.join(find_compiler()),
+        }
+
+    def compile_for_one_gpu(self, nvcc: list[str]) -> None:
+        """Puts an nvcc in place that knows one GPU of many, which take ten seconds."""
+        script = self.folder / "nvcc"
+        lists = 'if [ "$1" = --list-gpu-code ]; then echo sm_80; exit; fi'
+        script.write_text(f'#!/bin/sh\n{lists}\nexec {shlex.join(nvcc)} "$@"\n')
+        script.chmod(0o755)
+        self.environment["NVCC"] = str(script)
+
+    def run(self, text: str) -> str:
+        """Runs a block of shell to its end; what it printed."""
+        done = subprocess.run(
+            ["bash", "-ec", text],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
 
-def run(command: list[str], folder: Path) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {
-        **os.environ,
-        "PATH": path,
-        "PYTHONPATH": str(Path(ms_deform.__file__).parents[1]),
-    }
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+@pytest.mark.parametrize(
+    "block", readme.shell_blocks("test_documentation"), ids=lambda block: block.title
+)
+def test_shell_of_the_readme_runs(block, tmp_path):
+    require_packages(block.text)
+    checkout = Checkout(tmp_path)
+    if "--cuda" in block.text:
+        try:
+            checkout.compile_for_one_gpu(find_nvcc())
+        except BuildError as error:
+            pytest.skip(str(error))
+    assert checkout.run(block.text)
 
 
-def run_command(command: str, folder: Path) -> None:
-    where = _MSRUN if command.startswith("msrun ") else ELSEWHERE.get(command)
-    if where is None:
-        run(["bash", "-c", command], folder)
-    else:
-        file, words = where
-        assert words in (ROOT / file).read_text(), f"{file} does not run: {command}"
-
-
-@pytest.mark.parametrize("title", sections("README.md"))
-def test_code_blocks_of_the_readme_run(title, tmp_path):
-    blocks = sections("README.md")[title]
-    imported = set(re.findall(r"^(?:import|from) (\w+)", "\n".join(b.text for b in blocks), re.M))
-    for module in sorted(imported.intersection(_NEEDED)):
-        pytest.importorskip(module, reason=f"this section's examples need {module}")
-    for index, block in enumerate(blocks):
-        if block.language == "python":
-            run_python(block.text, index, tmp_path)
-        else:
-            assert block.language == "sh"
-            for command in commands(block):
-                run_command(command, tmp_path)
+def test_each_block_of_shell_has_a_test():
+    """A test file that is to run blocks asks for them by its own name."""
+    for test in readme.runners():
+        assert readme.shell_blocks(test), test
+        assert f'readme.shell_blocks("{test}")' in (ROOT / "tests" / f"{test}.py").read_text(), test
 
 
 def test_both_readmes_have_the_same_code():
-    """Up to comments, so that the test above runs the code of both."""
+    """Up to comments and the sections' names, so that the tests above run the code of both."""
     english, chinese = (
-        [[re.sub(r" *#.*", "", block.text) for block in blocks] for blocks in sections(r).values()]
-        for r in READMES
+        [(block.language, re.sub(r" *#.*", "", block.text)) for block in readme.blocks(name)]
+        for name in readme.NAMES
     )
     assert english == chinese
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_every_code_block_is_python_or_shell(readme):
-    text = (ROOT / readme).read_text()
-    assert text.count("```") == 2 * sum(map(len, sections(readme).values()))
+@pytest.mark.parametrize("name", readme.NAMES)
+def test_every_code_block_is_python_or_shell(name):
+    text, blocks = (ROOT / name).read_text(), readme.blocks(name)
+    assert text.count("```") == 2 * len(blocks)
+    assert {block.language for block in blocks} == {"python", "sh"}
     assert not re.search(r"^    \S", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
 
 
-@pytest.mark.parametrize("readme", READMES)
-def test_files_that_the_readme_links_to_exist(readme):
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / readme).read_text())
+@pytest.mark.parametrize("name", readme.NAMES)
+def test_files_that_the_readme_links_to_exist(name):
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text())
     assert links
     for link in links:
         assert (ROOT / link).is_file(), link
+
+
+@pytest.mark.parametrize("name", readme.NAMES)
+def test_sections_that_the_readme_links_to_exist(name):
+    text = (ROOT / name).read_text()
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in headings}
+    links = re.findall(r"\]\(#([^)]+)\)", text)
+    assert links
+    assert set(links) <= anchors
+
+
+def messages() -> Iterator[str]:
+    """The texts in the sources of the package; Python has joined their parts."""
+    for path in Path(ms_deform.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_pip_commands_in_messages_name_requirements_of_setup_cfg():
+    """ms_deform is on no index, so a command that asks for `ms_deform[onnx]` would fail."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lists = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    known = {line.partition(";")[0] for text in lists for line in text.split("\n")}
+    known |= {re.split("[<>=]", line)[0] for line in known}
+    commands = [
+        re.findall(r'"([^"]+)"', command)
+        for text in messages()
+        for command in re.findall(r'pip install((?: "[^"]+")+)', text)
+    ]
+    assert len(commands) >= 4
+    for requirements in commands:
+        assert set(requirements) <= known
+    assert not [text for text in messages() if "ms_deform[" in text]

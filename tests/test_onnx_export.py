@@ -19,8 +19,8 @@ from operator_under_test import ARRAYS, Operator
 from ported_networks import INPUTS
 from tolerances import assert_close
 
-onnx = pytest.importorskip("onnx", reason="needs onnx: pip install '.[bench]', from Python 3.11 on")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install '.[bench]'")
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install '.[onnx]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install '.[onnx]'")
 
 pytestmark = pytest.mark.usefixtures("device", "scratch_folder")
 
@@ -175,5 +175,5 @@ def test_other_opsets_are_refused():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"pip install 'ms_deform\[onnx\]'"):
+    with pytest.raises(ImportError, match=r'pip install "onnx>=1\.17,<2"'):
         export_onnx(Net(), image(), file_name="net")

@@ -203,5 +203,5 @@ def test_no_records_no_picture():
 
 def test_missing_matplotlib_is_named(records, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'ms_deform\[viz\]'"):
+    with pytest.raises(ImportError, match=r'pip install "matplotlib>=3\.7,<4"'):
         viz.plot_offsets(records["v1"][0])

@@ -85,9 +85,9 @@ def export_onnx(
     """
     Writes a network as an ONNX file whose deformable layers are the standard ``DeformConv``.
 
-    Needs the package onnx: ``pip install 'ms_deform[onnx]'``. What else the network holds must be
-    among the operators that ``mindspore.export`` knows for ONNX. onnxruntime runs ``DeformConv``
-    from version 1.25 on.
+    Needs the package onnx: ``pip install "onnx>=1.17,<2" "numpy>=1.25,<2"``. What else the network
+    holds must be among the operators that ``mindspore.export`` knows for ONNX. onnxruntime runs
+    ``DeformConv`` from version 1.25 on.
 
     Args:
         net (Cell): The network. It is exported as for inference.
@@ -122,7 +122,7 @@ def export_onnx(
         import onnx
     except ImportError as error:
         raise ImportError(
-            "export_onnx: needs the package onnx: pip install 'ms_deform[onnx]'"
+            'export_onnx: needs the package onnx: pip install "onnx>=1.17,<2" "numpy>=1.25,<2"'
         ) from error
     if opset_version not in OPSETS:
         raise ValueError(

@@ -60,6 +60,11 @@ CUDA_ARCHITECTURES = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
 _NVCC_VERSIONS = ((11, 6), (13, 99))
 _CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 _CUDA_LINK_FLAGS = ["-shared", "-cudart=static", "-Xcompiler=-fPIC", "-Xlinker=-z,relro,-z,now"]
+# What the extra `cuda` of setup.cfg brings, as a command that needs no checkout.
+_PIP_CUDA = (
+    'pip install "nvidia-cuda-nvcc>=13.0,<13.1" "nvidia-cuda-crt>=13.0,<13.1" '
+    '"nvidia-cuda-runtime>=13.0,<13.1" "nvidia-cuda-cccl>=13.0,<13.1" "nvidia-nvvm>=13.0,<13.1"'
+)
 
 TARGETS = ("cpu", "cuda")
 
@@ -135,8 +140,8 @@ def kernel_sources() -> Path:
         if folder.is_dir():
             return folder
     raise BuildError(
-        f"ms_deform: no kernel sources inside or beside {PACKAGE}; install the package again: "
-        "pip install --force-reinstall --no-deps ms_deform"
+        f"ms_deform: no kernel sources inside or beside {PACKAGE}; install the package again, "
+        "from its wheel or its repository: pip install --force-reinstall --no-deps PATH"
     )
 
 
@@ -177,8 +182,7 @@ def find_nvcc() -> list[str]:
             return [found, *command[1:], *of_wheels]
     raise BuildError(
         f"ms_deform: no nvcc: none of {', '.join(command[0] for command in candidates)} is there; "
-        'install a CUDA toolkit, 11.6 to 13 (pip install "ms_deform[cuda]" brings one), or name '
-        "its nvcc in NVCC"
+        f"install a CUDA toolkit, 11.6 to 13, or name its nvcc in NVCC; from PyPI: {_PIP_CUDA}"
     )
 
 

@@ -224,8 +224,8 @@ def _read_torch(path: Path, key: str | None) -> State:
         import torch
     except ImportError as error:
         raise ConvertError(
-            f"convert: reading {path} needs torch: pip install 'ms_deform[convert]', or save it as "
-            ".safetensors, which needs no torch"
+            f"convert: reading {path} needs torch, of which a build for CPUs will do: "
+            'pip install "torch" "numpy>=1.25,<2", or save it as .safetensors, which needs no torch'
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

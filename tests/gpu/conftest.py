@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from device_memory import MEMORIES
 
-from aot_caller import AotCaller, AotLibrary
+from aot_caller import AotCaller
+from benchmark.aot_library import AotLibrary
 from ms_deform.install.builder import BuildError, build
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aot_caller import GRADIENT_FUNCTIONS, AotLibrary
+from benchmark.aot_library import GRADIENT_FUNCTIONS, AotLibrary
 
 torch = pytest.importorskip("torch", reason="needs torch, to keep a GPU busy")
 if not torch.cuda.is_available():

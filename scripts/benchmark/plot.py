@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from benchmark_peers import PASSES, SIDES
-from benchmark_report import Report, machine_name, picoseconds_per_flop
+from benchmark.devices import SIDES
+from benchmark.report import Report, machine_name, picoseconds_per_flop
+from benchmark.side import PASSES
 
-COLOURS = {name: f"C{index}" for index, name in enumerate((*SIDES, *PASSES))}
+COLOURS = {name: f"C{index}" for index, name in enumerate((*SIDES["cpu"], *PASSES))}
 
 
 def draw(report: Report, path: Path) -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from benchmark_peers import OURS
+from benchmark.side import OURS
 
 Report = dict[str, Any]  # what --json writes
 

@@ -8,29 +8,24 @@ calls it, so that no MindSpore for GPUs is needed.
 from __future__ import annotations
 
 import atexit
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark_peers import Call, Side, Torchvision
-from benchmark_roof import Rates
+from benchmark import peers
+from benchmark.aot_library import GRADIENT_FUNCTIONS, AotLibrary
+from benchmark.roof import Rates
+from benchmark.side import Call, Side
 from ms_deform.install.library import find_library
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-
-if TYPE_CHECKING:
-    from aot_caller import AotLibrary
 
 QUEUE_CYCLES = 3_000_000  # one to two milliseconds
 ROOF_SIZE = 8192
 
 
-class _OnGpu(Side):
+class OnGpu(Side):
     """Timed by the GPU's own clock."""
 
     def seconds(self) -> float:
@@ -50,7 +45,7 @@ class _OnGpu(Side):
         raise NotImplementedError
 
 
-class MsDeformCuda(_OnGpu):
+class MsDeform(OnGpu):
     modules = ("torch",)
     trains = True
 
@@ -68,8 +63,6 @@ class MsDeformCuda(_OnGpu):
         self.library = _library()
 
     def __call__(self) -> None:
-        from aot_caller import GRADIENT_FUNCTIONS
-
         self.outputs = self._queue("MsDeformForward", "bias", ["grad_output"])
         if self.call.training:
             gradients = {}
@@ -109,7 +102,7 @@ class MsDeformCuda(_OnGpu):
         return self.library.scratch_bytes()
 
 
-class TorchvisionCuda(_OnGpu, Torchvision):
+class Torchvision(OnGpu, peers.Torchvision):
     def extra_memory(self) -> int:
         import torch
 
@@ -123,7 +116,7 @@ class TorchvisionCuda(_OnGpu, Torchvision):
         return torch.cuda.max_memory_allocated() - before - results
 
 
-class CudaRoof:
+class Roof:
     """What the GPU does when nothing else is asked of it: matrix products, and copies."""
 
     name = "of roof"
@@ -167,8 +160,6 @@ def _seconds_of(work: Callable[[], object]) -> float:
 
 @cache
 def _library() -> AotLibrary:
-    from aot_caller import AotLibrary
-
     folder = TemporaryDirectory()
     atexit.register(folder.cleanup)
     return AotLibrary(find_library("cuda"), Path(folder.name))

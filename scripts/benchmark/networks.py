@@ -6,7 +6,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import nn, ops
 
-from benchmark_rows import Row
+from benchmark.rows import Row
 from ms_deform import deform_conv2d
 
 

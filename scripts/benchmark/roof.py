@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmark_peers import Call
+from benchmark.side import Call
 from ms_deform.install.builder import CPU_INSTRUCTION_SETS, find_compiler
 from ms_deform.install.library import loaded_isa
 

@@ -16,9 +16,10 @@ from typing import TypeVar
 import numpy as np
 
 import ms_deform
-from benchmark_peers import OURS, SIDES, Call, Side, make_call, sides_of
-from benchmark_roof import PAUSE_SECONDS
-from benchmark_rows import Row
+from benchmark.devices import SIDES
+from benchmark.roof import PAUSE_SECONDS
+from benchmark.rows import Row
+from benchmark.side import OURS, Call, Side, make_call
 
 # Short calls are repeated in a turn: the first warms the caches and the threads that the pause
 # has let go cold, and the median of the others counts.
@@ -45,7 +46,7 @@ class Contest:
     """The sides built for a call, those left out with the reason, and how far results differ."""
 
     def __init__(self, names: Iterable[str], call: Call) -> None:
-        self.types = sides_of(call.device)
+        self.types = SIDES[call.device]
         self.sides: dict[str, Side] = {OURS: self.types[OURS](call)}
         self.sides[OURS]()
         self.left_out: dict[str, str] = {}
@@ -96,9 +97,10 @@ def extra_memory(name: str, row: Row, dtype: str, training: bool, threads: int) 
 
     Only in a fresh process: memory that an earlier call gave back would be taken again unseen.
     """
-    SIDES[name](make_call(TINY, dtype, training, threads))()  # loads code and starts threads
+    side_type = SIDES["cpu"][name]
+    side_type(make_call(TINY, dtype, training, threads))()  # loads code and starts threads
     call = make_call(row, dtype, training, threads)
-    side = SIDES[name](call)
+    side = side_type(call)
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
     before = _peak_resident_bytes()
     side()
@@ -107,7 +109,7 @@ def extra_memory(name: str, row: Row, dtype: str, training: bool, threads: int) 
 
 def scratch_bytes(row: Row, dtype: str, training: bool, threads: int) -> int:
     """What our kernels' pool holds after a call."""
-    SIDES[OURS](make_call(row, dtype, training, threads))()
+    SIDES["cpu"][OURS](make_call(row, dtype, training, threads))()
     return ms_deform.scratch_bytes()
 
 

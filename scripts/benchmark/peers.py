@@ -1,95 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deformable convolution in this project and elsewhere, behind one interface.
+"""Deformable convolution in this project and elsewhere, on a CPU.
 
-A side is built for a row, with its weights packed where its interface does that at load time.
-Calling it runs the operator, and its training step if asked for, until the results are there.
-To add one: a class here, and its name in SIDES. Packages are imported in the constructors, after
-the benchmark has set what they read when they are loaded.
+To add one: a class here, and its name in devices.py.
 """
 
 from __future__ import annotations
 
-import time
-from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark_rows import Arrays, Row, make_arrays
+from benchmark.rows import Arrays, Row
+from benchmark.side import Call, Side
 
 if TYPE_CHECKING:
     import onnx
     from mindspore import nn
 
-PASSES = ("forward", "training")
-DTYPES = ("float32", "float64", "float16", "bfloat16")
 # The tensors that come with a call of a deployed network; the others are its parameters.
 MOVING = ("input", "offset", "mask")
-
-
-class Call(NamedTuple):
-    """What a side is built for."""
-
-    row: Row
-    arrays: Arrays
-    dtype: str
-    training: bool
-    threads: int
-    device: str
-
-
-def make_call(row: Row, dtype: str, training: bool, threads: int, device: str = "cpu") -> Call:
-    """The halves' arrays are float32, which NumPy has for both; each side rounds them alike."""
-    arrays = make_arrays(row, np.float64 if dtype == "float64" else np.float32)
-    if device == "cuda" and dtype == "float16":
-        # torchvision computes coordinates in float16, which holds these exactly, up to 512 pixels.
-        np.round(arrays.offset * 4, out=arrays.offset)
-        arrays.offset[...] /= 4
-    return Call(row, arrays, dtype, training, threads, device)
-
-
-class Side:
-    """One implementation, built for one call."""
-
-    modules: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = DTYPES
-    trains = False
-    by_default = True
-
-    @classmethod
-    def versions(cls) -> dict[str, str]:
-        """The versions of the modules it needs; ImportError where one is missing."""
-        for module in cls.modules:
-            import_module(module)
-        return {module: version(module) for module in cls.modules}
-
-    @classmethod
-    def unsupported(cls, call: Call) -> str:
-        """Why it cannot run the call, or nothing."""
-        if call.training and not cls.trains:
-            return "has no training"
-        if call.dtype not in cls.dtypes:
-            return f"has no {call.dtype}"
-        return ""
-
-    def __init__(self, call: Call) -> None:
-        raise NotImplementedError
-
-    def __call__(self) -> None:
-        raise NotImplementedError
-
-    def seconds(self) -> float:
-        """What a call takes."""
-        start = time.perf_counter()
-        self()
-        return time.perf_counter() - start
-
-    def results(self) -> list[np.ndarray]:
-        """Of the latest call: the output, and the gradients in the order of Arrays if training."""
-        raise NotImplementedError
 
 
 class _MindSporeSide(Side):
@@ -100,7 +31,7 @@ class _MindSporeSide(Side):
         """Compiles the graph."""
         import mindspore as ms
 
-        from benchmark_networks import Training
+        from benchmark.networks import Training
 
         ms.set_context(mode=ms.GRAPH_MODE)
         dtype = getattr(ms, call.dtype)
@@ -127,7 +58,7 @@ class MsDeform(_MindSporeSide):
     """This project, as a user calls it in graph mode."""
 
     def __init__(self, call: Call) -> None:
-        from benchmark_networks import Ours
+        from benchmark.networks import Ours
 
         self.prepare(call, Ours(call.row), *call.arrays[:-1])
 
@@ -139,7 +70,7 @@ class MindSporeBuiltin(_MindSporeSide):
     by_default = False
 
     def __init__(self, call: Call) -> None:
-        from benchmark_networks import Builtin
+        from benchmark.networks import Builtin
 
         arrays = call.arrays
         y, x = arrays.offset[:, 0::2], arrays.offset[:, 1::2]
@@ -347,22 +278,3 @@ class Ncnn(Side):
 
     def results(self) -> list[np.ndarray]:
         return [np.stack([np.array(output) for output in self.outputs])]
-
-
-OURS = "ms_deform"
-SIDES: dict[str, type[Side]] = {
-    OURS: MsDeform,
-    "torchvision": Torchvision,
-    "onnxruntime": Onnxruntime,
-    "openvino": Openvino,
-    "ncnn": Ncnn,
-    "builtin": MindSporeBuiltin,
-}
-
-
-def sides_of(device: str) -> dict[str, type[Side]]:
-    if device == "cpu":
-        return SIDES
-    from benchmark_cuda import MsDeformCuda, TorchvisionCuda
-
-    return {OURS: MsDeformCuda, "torchvision": TorchvisionCuda}
