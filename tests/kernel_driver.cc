@@ -29,8 +29,9 @@
 #include <utility>
 #include <vector>
 
-#include "common/aot_call.h"
+#include "common/aot_extra.h"
 #include "common/dtype.h"
+#include "common/geometry.h"
 
 using ms_deform::AotExtra;
 using ms_deform::Shape;

@@ -3,16 +3,30 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
-#include "common/aot_call.h"
-#include "common/backend.h"
+#include "common/calls.h"
 #include "common/library_info.h"
-#include "cpu/kernels.h"
 #include "cpu/scratch.h"
 
 MS_DEFORM_LIBRARY_INFO("cpu");
 
 namespace ms_deform {
+
+// One for each instruction set that the library was built for; cpu/kernels.cc defines them.
+namespace avx512 {
+extern const Kernels kKernels;
+}
+namespace avx2 {
+extern const Kernels kKernels;
+}
+namespace baseline {
+extern const Kernels kKernels;
+}
+namespace neon {
+extern const Kernels kKernels;
+}
+
 namespace {
 
 struct Candidate {
@@ -20,7 +34,7 @@ struct Candidate {
   bool supported;  // by this machine
 };
 
-Kernels ChooseKernels() {
+const Kernels& ChooseKernels() {
   const Candidate candidates[] = {
 #if defined(MS_DEFORM_HAVE_AVX512)
       {&avx512::kKernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -44,34 +58,31 @@ Kernels ChooseKernels() {
     if (!candidate.supported) {
       continue;
     }
-    if (any || std::strcmp(wanted, candidate.kernels->isa) == 0) {
+    if (any || std::strcmp(wanted, candidate.kernels->made_for) == 0) {
       return *candidate.kernels;
     }
     supported += supported.empty() ? "" : ", ";
-    supported += candidate.kernels->isa;
+    supported += candidate.kernels->made_for;
   }
   throw std::runtime_error(std::string("deform_conv2d: MS_DEFORM_CPU_ISA=") + wanted +
                            " is not available here; unset it or use one of: " + supported);
 }
 
 const Kernels& ChosenKernels() {
-  static const Kernels kernels = ChooseKernels();
+  static const Kernels& kernels = ChooseKernels();
   return kernels;
 }
 
 }  // namespace
 
-void Run(const ForwardCall& call, void*) { ChosenKernels().forward(call); }
-void Run(const BackwardInputCall& call, void*) { ChosenKernels().backward_input(call); }
-void Run(const BackwardWeightCall& call, void*) { ChosenKernels().backward_weight(call); }
-void Run(const BackwardBiasCall& call, void*) { ChosenKernels().backward_bias(call); }
+const Kernels& KernelsFor(DType) { return ChosenKernels(); }
 
 }  // namespace ms_deform
 
 // The instruction set that the kernels use on this machine, or why there is none.
 MS_DEFORM_EXPORT const char* ms_deform_cpu_isa() {
   try {
-    return ms_deform::ChosenKernels().isa;
+    return ms_deform::ChosenKernels().made_for;
   } catch (const std::exception& error) {
     static const std::string text = error.what();
     return text.c_str();
