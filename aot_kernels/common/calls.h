@@ -54,7 +54,6 @@ struct BackwardBiasCall {
 // Kernels for one instruction set or dtype. `stream` is MindSpore's: the CUDA stream, on which all
 // work is queued; a CPU has none. Failures are exceptions; their text reaches the user.
 struct Kernels {
-  const char* made_for;
   void (*forward)(const ForwardCall&, void* stream);
   void (*backward_input)(const BackwardInputCall&, void* stream);
   void (*backward_weight)(const BackwardWeightCall&, void* stream);

@@ -222,17 +222,16 @@ class BackwardInput {
   void GradColumns(const Tile& tile, const ChannelBlock& block, int64_t tap,
                    const Memory& memory) const {
     const int64_t outputs = g_.group_out_channels;
-    Factor<Real> grad_output;
-    grad_output.rows = tile.pixels;
-    grad_output.row = 1;
-    grad_output.steps = outputs;
-    grad_output.step = kTilePixels;
     for (int64_t member = 0; member < block.members; ++member) {
-      grad_output.data = memory.grad_output + member * outputs * kTilePixels;
-      MultiplyPacked(grad_output, PackedRows<Real>{WeightsOf(block, member, tap), outputs, 0},
-                     block.member_columns,
-                     Rows<Real>{memory.grad_columns + member * block.member_columns, block.pitch},
-                     false);
+      Factor<Real> a;
+      a.data = memory.grad_output + member * outputs * kTilePixels;
+      a.rows = tile.pixels;
+      a.row = 1;
+      a.steps = outputs;
+      a.step = kTilePixels;
+      MultiplyPacked(
+          a, PackedRows<Real>{WeightsOf(block, member, tap), outputs, 0}, block.member_columns,
+          Rows<Real>{memory.grad_columns + member * block.member_columns, block.pitch}, false);
     }
   }
 

@@ -120,32 +120,33 @@ class BackwardWeight {
     for (int64_t index = Maximum(first, image * tiles); index < end; ++index) {
       SetTile(g_, index, &tile);
       LoadGradOutput(call_, tile, block, memory.grad_output);
-      Factor<Real> grad_output;
-      grad_output.data = memory.grad_output;
-      grad_output.row = kTilePixels;
-      grad_output.rows = g_.group_out_channels;
-      grad_output.steps = tile.pixels;
       for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
         const TapRun run = {tap, Minimum(block.block_taps, g_.taps - tap)};
         sampler_.Run(tile, block, run, images_.Slab(tile.image, block), memory.samples);
         for (int64_t t = 0; t < run.taps; ++t) {
-          MultiplyTap(share, tap + t, grad_output,
-                      memory.samples.columns + t * kTilePixels * block.pitch, index > first);
+          const Matrix<const Real> columns = {
+              memory.samples.columns + t * kTilePixels * block.pitch, block.pitch, tile.pixels,
+              block.pitch};
+          MultiplyTap(share, tap + t, memory.grad_output, columns, index > first);
         }
       }
     }
   }
 
-  // grad_output: of the first member's outputs.
-  void MultiplyTap(const Share& share, int64_t tap, Factor<Real> grad_output, const Real* columns,
-                   bool accumulate) const {
+  // columns: [pixel, column of the block]
+  void MultiplyTap(const Share& share, int64_t tap, const Real* grad_output,
+                   const Matrix<const Real>& columns, bool accumulate) const {
     const ChannelBlock& block = share.block;
     for (int64_t member = 0; member < block.members; ++member) {
-      Multiply(grad_output, Rows<const Real>{columns + member * block.member_columns, block.pitch},
+      Factor<Real> a;
+      a.data = grad_output + member * g_.group_out_channels * kTilePixels;
+      a.rows = g_.group_out_channels;
+      a.row = kTilePixels;
+      a.steps = columns.rows;
+      Multiply(a, Rows<const Real>{columns.data + member * block.member_columns, columns.row},
                block.member_columns,
                Rows<Real>{SumsOf(share, member, tap), PaddedColumns<Real>(block.member_columns)},
                accumulate);
-      grad_output.data += g_.group_out_channels * kTilePixels;
     }
   }
 

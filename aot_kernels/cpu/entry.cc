@@ -29,60 +29,62 @@ extern const Kernels kKernels;
 
 namespace {
 
-struct Candidate {
+struct InstructionSet {
+  const char* name;
   const Kernels* kernels;
   bool supported;  // by this machine
 };
 
-const Kernels& ChooseKernels() {
-  const Candidate candidates[] = {
+InstructionSet Choose() {
+  const InstructionSet candidates[] = {
 #if defined(MS_DEFORM_HAVE_AVX512)
-      {&avx512::kKernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                              __builtin_cpu_supports("avx512dq") &&
-                              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")},
+      {"avx512", &avx512::kKernels,
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("fma")},
 #endif
 #if defined(MS_DEFORM_HAVE_AVX2)
-      {&avx2::kKernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {"avx2", &avx2::kKernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
 #if defined(MS_DEFORM_HAVE_BASELINE)
-      {&baseline::kKernels, true},
+      {"baseline", &baseline::kKernels, true},
 #endif
 #if defined(MS_DEFORM_HAVE_NEON)
-      {&neon::kKernels, true},
+      {"neon", &neon::kKernels, true},
 #endif
   };
   const char* wanted = std::getenv("MS_DEFORM_CPU_ISA");
   const bool any = wanted == nullptr || *wanted == '\0';
   std::string supported;
-  for (const Candidate& candidate : candidates) {
+  for (const InstructionSet& candidate : candidates) {
     if (!candidate.supported) {
       continue;
     }
-    if (any || std::strcmp(wanted, candidate.kernels->made_for) == 0) {
-      return *candidate.kernels;
+    if (any || std::strcmp(wanted, candidate.name) == 0) {
+      return candidate;
     }
     supported += supported.empty() ? "" : ", ";
-    supported += candidate.kernels->made_for;
+    supported += candidate.name;
   }
   throw std::runtime_error(std::string("deform_conv2d: MS_DEFORM_CPU_ISA=") + wanted +
                            " is not available here; unset it or use one of: " + supported);
 }
 
-const Kernels& ChosenKernels() {
-  static const Kernels& kernels = ChooseKernels();
-  return kernels;
+const InstructionSet& Chosen() {
+  static const InstructionSet chosen = Choose();
+  return chosen;
 }
 
 }  // namespace
 
-const Kernels& KernelsFor(DType) { return ChosenKernels(); }
+const Kernels& KernelsFor(DType) { return *Chosen().kernels; }
 
 }  // namespace ms_deform
 
 // The instruction set that the kernels use on this machine, or why there is none.
 MS_DEFORM_EXPORT const char* ms_deform_cpu_isa() {
   try {
-    return ms_deform::ChosenKernels().made_for;
+    return ms_deform::Chosen().name;
   } catch (const std::exception& error) {
     static const std::string text = error.what();
     return text.c_str();

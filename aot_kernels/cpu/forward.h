@@ -157,14 +157,14 @@ class Forward {
 
   void MultiplyTaps(const Tile& tile, const ChannelBlock& block, const TapRun& run,
                     const Real* columns, const Sums& sums) const {
-    Factor<Real> a;
-    a.rows = tile.pixels;
-    a.row = block.pitch;
-    a.steps = block.member_columns;
-    a.runs = run.taps;
-    a.run = kTilePixels * block.pitch;
     for (int64_t member = 0; member < block.members; ++member) {
+      Factor<Real> a;
       a.data = columns + member * block.member_columns;
+      a.rows = tile.pixels;
+      a.row = block.pitch;
+      a.steps = block.member_columns;
+      a.runs = run.taps;
+      a.run = kTilePixels * block.pitch;
       MultiplyPacked(a,
                      PackedRows<Real>{WeightsOf(block, member), g_.taps * block.member_columns,
                                       run.first * block.member_columns},

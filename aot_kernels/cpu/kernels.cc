@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU kernels for one instruction set: compiled once for each, with MS_DEFORM_ISA naming it.
 #include "common/calls.h"
-#include "common/library_info.h"
 #include "cpu/backward_bias.h"
 #include "cpu/backward_input.h"
 #include "cpu/backward_weight.h"
@@ -24,8 +23,9 @@ void Run(const Call& call, void*) {
 }  // namespace
 
 extern const Kernels kKernels = {
-    MS_DEFORM_TEXT(MS_DEFORM_ISA),         Run<Forward, ForwardCall>,
-    Run<BackwardInput, BackwardInputCall>, Run<BackwardWeight, BackwardWeightCall>,
+    Run<Forward, ForwardCall>,
+    Run<BackwardInput, BackwardInputCall>,
+    Run<BackwardWeight, BackwardWeightCall>,
     Run<BackwardBias, BackwardBiasCall>,
 };
 
