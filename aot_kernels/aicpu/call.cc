@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "cpu_kernel_utils.h"
+#include "aicpu/parallel.h"
 
 namespace ms_deform {
 namespace aicpu_backend {
