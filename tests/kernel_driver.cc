@@ -34,6 +34,7 @@
 #include "common/geometry.h"
 
 using ms_deform::AotExtra;
+using ms_deform::DType;
 using ms_deform::Shape;
 
 extern "C" {
@@ -123,14 +124,27 @@ int64_t Count(const Shape& shape) {
   return count;
 }
 
+DType DTypeNamed(const std::string& name) {
+  for (const ms_deform::NamedDType& known : ms_deform::kDTypes) {
+    if (name == known.name) {
+      return known.dtype;
+    }
+  }
+  throw std::runtime_error("no such dtype: " + name);
+}
+
+size_t ElementBytes(DType dtype) {
+  size_t bytes = 0;
+  ms_deform::VisitType(dtype, [&](auto example) { bytes = sizeof(example); });
+  return bytes;
+}
+
 class Tensor {
  public:
   Tensor(const Shape& shape, const std::string& dtype)
       : shape_(shape),
-        dtype_(dtype),
-        bytes_(Count(shape) * (Is("float64")   ? 8
-                               : Is("float32") ? 4
-                                               : 2)),
+        dtype_(DTypeNamed(dtype)),
+        bytes_(static_cast<size_t>(Count(shape)) * ElementBytes(dtype_)),
         // malloc and not a vector: the sanitizer then knows the exact end.
         data_(std::malloc(bytes_ > 0 ? bytes_ : 1), &std::free) {}
 
@@ -148,29 +162,19 @@ class Tensor {
   }
 
   void Set(int64_t index, double value) {
-    if (Is("float64")) {
-      static_cast<double*>(data())[index] = value;
-    } else if (Is("float32")) {
-      static_cast<float*>(data())[index] = static_cast<float>(value);
-    } else if (Is("float16")) {
-      ms_deform::Store(static_cast<float>(value), static_cast<ms_deform::Float16*>(data()) + index);
-    } else {
-      ms_deform::Store(static_cast<float>(value),
-                       static_cast<ms_deform::BFloat16*>(data()) + index);
-    }
+    ms_deform::VisitType(dtype_, [&](auto example) {
+      using Storage = decltype(example);
+      ms_deform::Store(static_cast<ms_deform::Compute<Storage>>(value),
+                       static_cast<Storage*>(data()) + index);
+    });
   }
 
   double Get(int64_t index) const {
-    if (Is("float64")) {
-      return static_cast<const double*>(data())[index];
-    }
-    if (Is("float32")) {
-      return static_cast<const float*>(data())[index];
-    }
-    if (Is("float16")) {
-      return ms_deform::Load(static_cast<const ms_deform::Float16*>(data())[index]);
-    }
-    return ms_deform::Load(static_cast<const ms_deform::BFloat16*>(data())[index]);
+    double value = 0;
+    ms_deform::VisitType(dtype_, [&](auto example) {
+      value = ms_deform::Load(static_cast<const decltype(example)*>(data())[index]);
+    });
+    return value;
   }
 
   void Fill(double value) {
@@ -189,10 +193,8 @@ class Tensor {
   }
 
  private:
-  bool Is(const char* dtype) const { return dtype_ == dtype; }
-
   Shape shape_;
-  std::string dtype_;
+  DType dtype_;
   size_t bytes_;
   std::unique_ptr<void, decltype(&std::free)> data_;
 };
@@ -327,8 +329,7 @@ class Sweep {
   explicit Sweep(unsigned seed) : random_(seed) {}
 
   void RunOne() {
-    static const char* const kDTypes[] = {"float32", "float64", "float16", "bfloat16"};
-    const char* dtype = kDTypes[Between(0, 3)];
+    const char* dtype = ms_deform::kDTypes[Between(0, std::size(ms_deform::kDTypes) - 1)].name;
     const int64_t groups = Between(1, 3), offset_groups = Between(1, 3);
     // Now and then more channels than a block or a slab of the kernels holds.
     const int64_t channels = groups * offset_groups * Between(1, Between(0, 7) == 0 ? 50 : 4);

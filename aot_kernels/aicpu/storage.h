@@ -41,12 +41,12 @@ struct GradientImage {
         mask(call.Input<Element>(kMask) + (call.geometry.use_mask ? first_sample : 0)),
         grad_output(call.Input<Element>(kGradOutput) +
                     image * call.geometry.out_channels * call.geometry.out_pixels) {}
-  int64_t samples;
+  int64_t samples;  // of an image
   int64_t first_sample;
-  const Element* input;
-  const Element* offset;
-  const Element* mask;
-  const Element* grad_output;
+  const Element* input;        // [C_in, H, W]
+  const Element* offset;       // [2 * offset_groups * taps, H_out, W_out]
+  const Element* mask;         // [offset_groups * taps, H_out, W_out], read if use_mask
+  const Element* grad_output;  // [C_out, H_out, W_out]
 };
 
 // grad_output of a tile and a group, [group_out_channels, kTilePixels], zeros after the last pixel.

@@ -202,8 +202,8 @@ class BackwardInput {
     FillZeros(memory.grad_columns, ColumnsSize());
     const int64_t tiles = TilesPerImage(g_);
     Tile tile;
-    for (int64_t i = band * tiles / bands_; i < (band + 1) * tiles / bands_; ++i) {
-      SetTile(g_, item.image * tiles + i, &tile);
+    for (int64_t index = band * tiles / bands_; index < (band + 1) * tiles / bands_; ++index) {
+      SetTile(g_, item.image * tiles + index, &tile);
       LoadGradOutput(call_, tile, block, memory.grad_output);
       for (int64_t tap = 0; tap < g_.taps; ++tap) {
         GradColumns(tile, block, tap, memory);
