@@ -155,8 +155,10 @@ class Forward {
     bool accumulate;
   };
 
-  void MultiplyTaps(const Tile& tile, const ChannelBlock& block, const TapRun& run,
-                    const Real* columns, const Sums& sums) const {
+  // A function of its own, so that the pointers of a product's inner loop stay in registers.
+  [[gnu::noinline]] void MultiplyTaps(const Tile& tile, const ChannelBlock& block,
+                                      const TapRun& run, const Real* columns,
+                                      const Sums& sums) const {
     for (int64_t member = 0; member < block.members; ++member) {
       Factor<Real> a;
       a.data = columns + member * block.member_columns;
