@@ -3,18 +3,19 @@
 // the type itself otherwise.
 //
 // A new dtype touches this file, and
-//   cuda/device.h                    its conversions by a GPU's instructions
-//   cuda/product.h                   MatrixUnitType, if the matrix unit multiplies it
-//   cuda/kernels.cu                  its unit, which ms_deform/install/builder.py names:
-//   CUDA_DTYPES ms_deform/geometry.py            SUPPORTED_DTYPES ms_deform/backends/aot.py the
-//   dtypes that the primitives are registered for tests element_types.py, operator_under_test.py,
-//   tolerances.py;
-//                                    cuda_emulation/mma.h, if the matrix unit multiplies it
-//   scripts, README.md, README_CN.md the benchmark's dtypes and tolerances; what users are told
-// and where the other routes to Ascend take it, too,
-//   aicpu                            call.cc, entry.cc, op_proto/operators.cc
-//   ms_deform/install                aicpu_operators.py
-//   ms_deform/backends               aicpu.py, aclnn.py, composition.py
+// - cuda/device.h: its conversions by a GPU's instructions
+// - cuda/product.h: MatrixUnitType, if the matrix unit multiplies it
+// - cuda/kernels.cu: its unit, which CUDA_DTYPES of ms_deform/install/builder.py names
+// - ms_deform/geometry.py: SUPPORTED_DTYPES
+// - ms_deform/backends/aot.py: what the primitives are registered for
+// - ms_deform/export/mindir.py: the tolerance of its proof
+// - ms_deform/port/convert.py: its way through NumPy, if that lacks it
+// - tests: element_types.py, operator_under_test.py, tolerances.py, cuda_emulation/mma.h
+// - scripts, README.md, README_CN.md: the benchmark's dtypes and tolerances; what users are told
+// and, where the other ways to Ascend take it,
+// - aicpu: call.cc, entry.cc, op_proto/operators.cc
+// - ms_deform/install/aicpu_operators.py
+// - ms_deform/backends: aicpu.py, aclnn.py, composition.py
 #ifndef MS_DEFORM_COMMON_DTYPE_H_
 #define MS_DEFORM_COMMON_DTYPE_H_
 
