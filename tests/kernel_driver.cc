@@ -2,7 +2,7 @@
 // Calls a library's AOT entry points as MindSpore does, without MindSpore, so that kernels can run
 // under sanitizers, on emulated machines, and with shapes that MindSpore itself would not pass on.
 //
-//   kernel_driver infer INPUT OFFSET MASK WEIGHT BIAS STRIDE PADDING DILATION
+//   kernel_driver infer INPUT OFFSET MASK WEIGHT BIAS STRIDE PADDING DILATION [CALLER]
 //     prints the inferred output shape or the error; shapes as 2,4,7,9, unknown rank as -2
 //   kernel_driver sweep SEED COUNT
 //     runs random geometries, hostile offsets among them, in every dtype; every output must be
@@ -58,6 +58,7 @@ class Extra : public AotExtra {
   bool use_mask = true;
   bool use_bias = true;
   bool deterministic = false;
+  std::string caller = "deform_conv2d";
 
   bool HasAttr(std::string) override { return true; }
   bool GetAttrBool(std::string name) override {
@@ -65,7 +66,7 @@ class Extra : public AotExtra {
   }
   int64_t GetAttrInt(std::string) override { return 0; }
   float GetAttrFloat(std::string) override { return 0; }
-  std::string GetAttrStr(std::string) override { return ""; }
+  std::string GetAttrStr(std::string name) override { return name == "caller" ? caller : ""; }
   std::vector<int64_t> GetAttrIntVec(std::string name) override {
     return name == "stride" ? stride : name == "padding" ? padding : dilation;
   }
@@ -93,7 +94,7 @@ struct ShapeArguments {
   std::vector<int64_t*> pointers;
 };
 
-int Infer(char** arguments) {
+int Infer(char** arguments, const char* caller) {
   std::vector<Shape> inputs;
   for (int i = 0; i < 5; ++i) {
     inputs.push_back(ParseShape(arguments[i]));
@@ -102,6 +103,7 @@ int Infer(char** arguments) {
   extra.stride = ParseShape(arguments[5]);
   extra.padding = ParseShape(arguments[6]);
   extra.dilation = ParseShape(arguments[7]);
+  extra.caller = caller;
   ShapeArguments shapes(inputs);
   try {
     const Shape output =
@@ -421,8 +423,8 @@ class Sweep {
 
 int main(int count, char** arguments) {
   try {
-    if (count == 10 && std::strcmp(arguments[1], "infer") == 0) {
-      return Infer(arguments + 2);
+    if ((count == 10 || count == 11) && std::strcmp(arguments[1], "infer") == 0) {
+      return Infer(arguments + 2, count == 11 ? arguments[10] : "deform_conv2d");
     }
     if (count == 4 && std::strcmp(arguments[1], "sweep") == 0) {
       Sweep sweep(static_cast<unsigned>(std::atoi(arguments[2])));

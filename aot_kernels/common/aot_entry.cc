@@ -6,10 +6,10 @@
 // serves every combination of optional ones; an absent mask or bias is a placeholder of one element
 // that is never read.
 #include <cstring>
-#include <stdexcept>
 
 #include "common/aot_extra.h"
 #include "common/calls.h"
+#include "common/fail.h"
 #include "common/library_info.h"
 
 namespace ms_deform {
@@ -38,8 +38,11 @@ struct Arguments {
   AotExtra* extra;
 };
 
+std::string ReadCaller(AotExtra* extra) { return extra->GetAttrStr("caller"); }
+
 Attributes ReadAttributes(AotExtra* extra) {
   Attributes attributes;
+  attributes.caller = ReadCaller(extra);
   attributes.stride = extra->GetAttrIntVec("stride");
   attributes.padding = extra->GetAttrIntVec("padding");
   attributes.dilation = extra->GetAttrIntVec("dilation");
@@ -71,16 +74,16 @@ Geometry ReadGradientGeometry(const Arguments& arguments) {
 }
 
 DType ReadDType(const Arguments& arguments, int expected_count) {
+  const std::string caller = ReadCaller(arguments.extra);
   if (arguments.count != expected_count) {
-    throw std::invalid_argument(
-        "deform_conv2d: the library and the Python package disagree on the "
-        "number of parameters; run: python -m ms_deform build");
+    Fail(caller,
+         "the library and the Python package disagree on the number of parameters; run: python -m "
+         "ms_deform build");
   }
   for (int i = 1; i < expected_count; ++i) {
     if (std::strcmp(arguments.dtypes[i], arguments.dtypes[0]) != 0) {
-      throw std::invalid_argument(
-          std::string("deform_conv2d: all tensors must have one dtype, got ") +
-          arguments.dtypes[0] + " and " + arguments.dtypes[i]);
+      Fail(caller, "all tensors must have one dtype, got ", arguments.dtypes[0], " and ",
+           arguments.dtypes[i]);
     }
   }
   for (const NamedDType& known : kDTypes) {
@@ -88,8 +91,7 @@ DType ReadDType(const Arguments& arguments, int expected_count) {
       return known.dtype;
     }
   }
-  throw std::invalid_argument(std::string("deform_conv2d: unsupported dtype ") +
-                              arguments.dtypes[0]);
+  Fail(caller, "unsupported dtype ", arguments.dtypes[0]);
 }
 
 Inputs ReadInputs(const Arguments& arguments) {
