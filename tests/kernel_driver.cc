@@ -2,7 +2,7 @@
 // Calls a library's AOT entry points as MindSpore does, without MindSpore, so that kernels can run
 // under sanitizers, on emulated machines, and with shapes that MindSpore itself would not pass on.
 //
-//   kernel_driver infer INPUT OFFSET MASK WEIGHT BIAS STRIDE PADDING DILATION
+//   kernel_driver infer INPUT OFFSET MASK WEIGHT BIAS STRIDE PADDING DILATION [CALLER]
 //     prints the inferred output shape or the error; shapes as 2,4,7,9, unknown rank as -2
 //   kernel_driver sweep SEED COUNT
 //     runs random geometries, hostile offsets among them, in every dtype; every output must be
@@ -29,10 +29,12 @@
 #include <utility>
 #include <vector>
 
-#include "common/aot_call.h"
+#include "common/aot_extra.h"
 #include "common/dtype.h"
+#include "common/geometry.h"
 
 using ms_deform::AotExtra;
+using ms_deform::DType;
 using ms_deform::Shape;
 
 extern "C" {
@@ -56,6 +58,7 @@ class Extra : public AotExtra {
   bool use_mask = true;
   bool use_bias = true;
   bool deterministic = false;
+  std::string caller = "deform_conv2d";
 
   bool HasAttr(std::string) override { return true; }
   bool GetAttrBool(std::string name) override {
@@ -63,7 +66,7 @@ class Extra : public AotExtra {
   }
   int64_t GetAttrInt(std::string) override { return 0; }
   float GetAttrFloat(std::string) override { return 0; }
-  std::string GetAttrStr(std::string) override { return ""; }
+  std::string GetAttrStr(std::string name) override { return name == "caller" ? caller : ""; }
   std::vector<int64_t> GetAttrIntVec(std::string name) override {
     return name == "stride" ? stride : name == "padding" ? padding : dilation;
   }
@@ -91,7 +94,7 @@ struct ShapeArguments {
   std::vector<int64_t*> pointers;
 };
 
-int Infer(char** arguments) {
+int Infer(char** arguments, const char* caller) {
   std::vector<Shape> inputs;
   for (int i = 0; i < 5; ++i) {
     inputs.push_back(ParseShape(arguments[i]));
@@ -100,6 +103,7 @@ int Infer(char** arguments) {
   extra.stride = ParseShape(arguments[5]);
   extra.padding = ParseShape(arguments[6]);
   extra.dilation = ParseShape(arguments[7]);
+  extra.caller = caller;
   ShapeArguments shapes(inputs);
   try {
     const Shape output =
@@ -122,14 +126,27 @@ int64_t Count(const Shape& shape) {
   return count;
 }
 
+DType DTypeNamed(const std::string& name) {
+  for (const ms_deform::NamedDType& known : ms_deform::kDTypes) {
+    if (name == known.name) {
+      return known.dtype;
+    }
+  }
+  throw std::runtime_error("no such dtype: " + name);
+}
+
+size_t ElementBytes(DType dtype) {
+  size_t bytes = 0;
+  ms_deform::VisitType(dtype, [&](auto example) { bytes = sizeof(example); });
+  return bytes;
+}
+
 class Tensor {
  public:
   Tensor(const Shape& shape, const std::string& dtype)
       : shape_(shape),
-        dtype_(dtype),
-        bytes_(Count(shape) * (Is("float64")   ? 8
-                               : Is("float32") ? 4
-                                               : 2)),
+        dtype_(DTypeNamed(dtype)),
+        bytes_(static_cast<size_t>(Count(shape)) * ElementBytes(dtype_)),
         // malloc and not a vector: the sanitizer then knows the exact end.
         data_(std::malloc(bytes_ > 0 ? bytes_ : 1), &std::free) {}
 
@@ -147,29 +164,19 @@ class Tensor {
   }
 
   void Set(int64_t index, double value) {
-    if (Is("float64")) {
-      static_cast<double*>(data())[index] = value;
-    } else if (Is("float32")) {
-      static_cast<float*>(data())[index] = static_cast<float>(value);
-    } else if (Is("float16")) {
-      ms_deform::Store(static_cast<float>(value), static_cast<ms_deform::Float16*>(data()) + index);
-    } else {
-      ms_deform::Store(static_cast<float>(value),
-                       static_cast<ms_deform::BFloat16*>(data()) + index);
-    }
+    ms_deform::VisitType(dtype_, [&](auto example) {
+      using Storage = decltype(example);
+      ms_deform::Store(static_cast<ms_deform::Compute<Storage>>(value),
+                       static_cast<Storage*>(data()) + index);
+    });
   }
 
   double Get(int64_t index) const {
-    if (Is("float64")) {
-      return static_cast<const double*>(data())[index];
-    }
-    if (Is("float32")) {
-      return static_cast<const float*>(data())[index];
-    }
-    if (Is("float16")) {
-      return ms_deform::Load(static_cast<const ms_deform::Float16*>(data())[index]);
-    }
-    return ms_deform::Load(static_cast<const ms_deform::BFloat16*>(data())[index]);
+    double value = 0;
+    ms_deform::VisitType(dtype_, [&](auto example) {
+      value = ms_deform::Load(static_cast<const decltype(example)*>(data())[index]);
+    });
+    return value;
   }
 
   void Fill(double value) {
@@ -188,10 +195,8 @@ class Tensor {
   }
 
  private:
-  bool Is(const char* dtype) const { return dtype_ == dtype; }
-
   Shape shape_;
-  std::string dtype_;
+  DType dtype_;
   size_t bytes_;
   std::unique_ptr<void, decltype(&std::free)> data_;
 };
@@ -326,8 +331,7 @@ class Sweep {
   explicit Sweep(unsigned seed) : random_(seed) {}
 
   void RunOne() {
-    static const char* const kDTypes[] = {"float32", "float64", "float16", "bfloat16"};
-    const char* dtype = kDTypes[Between(0, 3)];
+    const char* dtype = ms_deform::kDTypes[Between(0, std::size(ms_deform::kDTypes) - 1)].name;
     const int64_t groups = Between(1, 3), offset_groups = Between(1, 3);
     // Now and then more channels than a block or a slab of the kernels holds.
     const int64_t channels = groups * offset_groups * Between(1, Between(0, 7) == 0 ? 50 : 4);
@@ -419,8 +423,8 @@ class Sweep {
 
 int main(int count, char** arguments) {
   try {
-    if (count == 10 && std::strcmp(arguments[1], "infer") == 0) {
-      return Infer(arguments + 2);
+    if ((count == 10 || count == 11) && std::strcmp(arguments[1], "infer") == 0) {
+      return Infer(arguments + 2, count == 11 ? arguments[10] : "deform_conv2d");
     }
     if (count == 4 && std::strcmp(arguments[1], "sweep") == 0) {
       Sweep sweep(static_cast<unsigned>(std::atoi(arguments[2])));

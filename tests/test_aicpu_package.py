@@ -93,7 +93,7 @@ def test_the_kernel_list_is_that_of_the_table(package):
 
 
 def test_the_kernels_register_under_the_names_of_the_table():
-    source = (kernel_sources() / "aicpu" / "kernels.cc").read_text()
+    source = (kernel_sources() / "aicpu" / "entry.cc").read_text()
     for operator in OPERATORS:
         assert f'"{operator.name}"' in source
 

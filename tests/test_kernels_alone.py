@@ -44,10 +44,11 @@ def inferred(
     shapes: dict[str, tuple[int, ...]],
     padding: int = 1,
     dilation: tuple[int, int] = (1, 1),
+    caller: str = "deform_conv2d",
 ) -> str:
     arguments = [",".join(map(str, shapes[name])) for name in INPUTS]
     constants = ["1,1", ",".join(4 * [str(padding)]), ",".join(map(str, dilation))]
-    done = driver.run("infer", *arguments, *constants)
+    done = driver.run("infer", *arguments, *constants, caller)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -71,3 +72,9 @@ def test_shape_inference_keeps_what_is_unknown(kernel_driver):
     assert inferred(kernel_driver, unknown) == "-1,-1,-1,-1"
     unknown_size = {**unknown, "input": (-1, 4, -1, 9), "weight": (-1, 2, 3, 3)}
     assert inferred(kernel_driver, unknown_size) == "-1,-1,-1,9"
+
+
+def test_shape_inference_names_what_the_user_called(kernel_driver):
+    shapes = {name: tensor.shape for name, tensor in call_tensors().items()}
+    refused = inferred(kernel_driver, {**shapes, "bias": (7,)}, caller="DeformConv2d")
+    assert refused.startswith("DeformConv2d: bias.shape[0] must be weight.shape[0]")

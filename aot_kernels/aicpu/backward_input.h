@@ -11,43 +11,10 @@
 #define MS_DEFORM_AICPU_BACKWARD_INPUT_H_
 
 #include "aicpu/plan.h"
+#include "aicpu/product.h"
 
 namespace ms_deform {
 namespace aicpu_backend {
-
-// One image of a call of the gradients.
-template <typename Element>
-struct GradientImage {
-  GradientImage(const Call& call, int64_t image)
-      : samples(call.geometry.offset_groups * call.geometry.taps * call.geometry.out_pixels),
-        first_sample(image * samples),
-        input(call.Input<Element>(kInput) +
-              image * call.geometry.in_channels * call.geometry.in_pixels),
-        offset(call.Input<Element>(kOffset) + 2 * first_sample),
-        mask(call.Input<Element>(kMask) + (call.geometry.use_mask ? first_sample : 0)),
-        grad_output(call.Input<Element>(kGradOutput) +
-                    image * call.geometry.out_channels * call.geometry.out_pixels) {}
-  int64_t samples;
-  int64_t first_sample;
-  const Element* input;
-  const Element* offset;
-  const Element* mask;
-  const Element* grad_output;
-};
-
-// grad_output of a tile and a group, [group_out_channels, kTilePixels], zeros after the last pixel.
-template <typename Element>
-void LoadGradOutput(const Geometry& g, const Element* grad_output, int64_t group, const Tile& tile,
-                    std::vector<float>* to) {
-  to->assign(static_cast<size_t>(g.group_out_channels * kTilePixels), 0.0f);
-  for (int64_t o = 0; o < g.group_out_channels; ++o) {
-    const Element* row =
-        grad_output + (group * g.group_out_channels + o) * g.out_pixels + tile.first;
-    for (int64_t p = 0; p < tile.size; ++p) {
-      (*to)[static_cast<size_t>(o * kTilePixels + p)] = Load(row[p]);
-    }
-  }
-}
 
 // grad_column[tap, p] of one channel.
 inline void FillGradColumns(const Geometry& g, const std::vector<float>& weight, int64_t channel,

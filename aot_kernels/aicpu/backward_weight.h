@@ -4,26 +4,14 @@
 #ifndef MS_DEFORM_AICPU_BACKWARD_WEIGHT_H_
 #define MS_DEFORM_AICPU_BACKWARD_WEIGHT_H_
 
-#include "aicpu/backward_input.h"
+#include <algorithm>
+#include <vector>
+
+#include "aicpu/plan.h"
+#include "aicpu/product.h"
 
 namespace ms_deform {
 namespace aicpu_backend {
-
-// The sum of a tile's products, in lanes that the compiler can keep in a vector register.
-inline float Dot(const float* a, const float* b) {
-  constexpr int64_t kLanes = 16;
-  float lanes[kLanes] = {};
-  for (int64_t strip = 0; strip < kTilePixels; strip += kLanes) {
-    for (int64_t i = 0; i < kLanes; ++i) {
-      lanes[i] += a[strip + i] * b[strip + i];
-    }
-  }
-  float sum = 0;
-  for (float lane : lanes) {
-    sum += lane;
-  }
-  return sum;
-}
 
 template <typename Element>
 void BackwardWeight(const Call& call) {

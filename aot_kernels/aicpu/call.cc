@@ -5,11 +5,11 @@
 #include <exception>
 #include <limits>
 #include <mutex>
-#include <sstream>
 #include <stdexcept>
 #include <vector>
 
-#include "cpu_kernel_utils.h"
+#include "aicpu/parallel.h"
+#include "common/fail.h"
 
 namespace ms_deform {
 namespace aicpu_backend {
@@ -19,25 +19,20 @@ const char* const kForwardNames[] = {"input", "offset", "mask", "weight", "bias"
 const char* const kGradientNames[] = {"input",  "offset",      "mask",
                                       "weight", "grad_output", "geometry"};
 
-template <typename... Parts>
-[[noreturn]] void Fail(const Parts&... parts) {
-  std::ostringstream text;
-  const int written[] = {(text << parts, 0)...};
-  static_cast<void>(written);
-  throw std::invalid_argument(text.str());
-}
+// As what the user called; the log line names the operator.
+constexpr char kCaller[] = "deform_conv2d";
 
 Shape ShapeOf(const aicpu::Tensor& tensor, const std::string& name) {
   const auto shape = tensor.GetTensorShape();
   if (shape == nullptr) {
-    Fail("'", name, "' has no shape");
+    Fail(kCaller, "'", name, "' has no shape");
   }
   return shape->GetDimSizes();
 }
 
 const aicpu::Tensor& Present(const aicpu::Tensor* tensor, const std::string& name) {
   if (tensor == nullptr) {
-    Fail("'", name, "' is missing");
+    Fail(kCaller, "'", name, "' is missing");
   }
   return *tensor;
 }
@@ -47,15 +42,15 @@ void CheckData(const aicpu::Tensor& tensor, const std::string& name, const Shape
                int64_t element_bytes) {
   for (int64_t dimension : shape) {
     if (dimension < 0) {
-      Fail("'", name, "' has an unknown dimension");
+      Fail(kCaller, "'", name, "' has an unknown dimension");
     }
   }
   const uint64_t bytes = static_cast<uint64_t>(Count(shape) * element_bytes);
   if (bytes > 0 && tensor.GetData() == nullptr) {
-    Fail("'", name, "' has no data");
+    Fail(kCaller, "'", name, "' has no data");
   }
   if (tensor.GetDataSize() < bytes) {
-    Fail("'", name, "' needs ", bytes, " bytes, got ", tensor.GetDataSize());
+    Fail(kCaller, "'", name, "' needs ", bytes, " bytes, got ", tensor.GetDataSize());
   }
 }
 
@@ -66,7 +61,7 @@ DType ReadDType(const aicpu::Tensor& input) {
     case aicpu::DT_FLOAT16:
       return DType::kFloat16;
     default:
-      Fail("the dtype must be float32 or float16, got ", input.GetDataType());
+      Fail(kCaller, "the dtype must be float32 or float16, got ", input.GetDataType());
   }
 }
 
@@ -75,7 +70,7 @@ int64_t ElementBytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
 Attributes ReadAttributes(const aicpu::Tensor& tensor) {
   const Shape shape = ShapeOf(tensor, "geometry");
   if (tensor.GetDataType() != aicpu::DT_INT64 || shape != Shape{kGeometryElements}) {
-    Fail("'geometry' must be ", static_cast<int>(kGeometryElements), " int64 numbers");
+    Fail(kCaller, "'geometry' must be ", static_cast<int>(kGeometryElements), " int64 numbers");
   }
   CheckData(tensor, "geometry", shape, sizeof(int64_t));
   const int64_t* numbers = static_cast<const int64_t*>(tensor.GetData());
@@ -84,15 +79,16 @@ Attributes ReadAttributes(const aicpu::Tensor& tensor) {
     const bool flag = i >= kUseMask;
     const int64_t most = flag ? 1 : std::numeric_limits<int32_t>::max();
     if (numbers[i] < (positive ? 1 : 0) || numbers[i] > most) {
-      Fail("'geometry' must be stride, padding, dilation, use_mask, use_bias; element ", i, " is ",
-           numbers[i]);
+      Fail(kCaller, "'geometry' must be stride, padding, dilation, use_mask, use_bias; element ", i,
+           " is ", numbers[i]);
     }
   }
   return {{numbers[kStrideHeight], numbers[kStrideWidth]},
           {numbers[kPadTop], numbers[kPadBottom], numbers[kPadLeft], numbers[kPadRight]},
           {numbers[kDilationHeight], numbers[kDilationWidth]},
           numbers[kUseMask] != 0,
-          numbers[kUseBias] != 0};
+          numbers[kUseBias] != 0,
+          kCaller};
 }
 
 void CheckOutputs(const aicpu::CpuKernelContext& context, const std::vector<Shape>& shapes,
@@ -101,7 +97,7 @@ void CheckOutputs(const aicpu::CpuKernelContext& context, const std::vector<Shap
     const std::string name = "output " + std::to_string(i);
     const aicpu::Tensor& tensor = Present(context.Output(static_cast<uint32_t>(i)), name);
     if (tensor.GetDataType() != type) {
-      Fail("'", name, "' must have the dtype of input");
+      Fail(kCaller, "'", name, "' must have the dtype of input");
     }
     CheckData(tensor, name, shapes[i], ElementBytes(dtype));
   }
@@ -117,7 +113,7 @@ Call ReadInputs(const aicpu::CpuKernelContext& context, const char* const* names
   for (int i = 0; i < kGeometry; ++i) {
     const aicpu::Tensor& tensor = Present(context.Input(static_cast<uint32_t>(i)), names[i]);
     if (tensor.GetDataType() != input.GetDataType()) {
-      Fail("'", names[i], "' must have the dtype of input");
+      Fail(kCaller, "'", names[i], "' must have the dtype of input");
     }
     shapes->push_back(ShapeOf(tensor, names[i]));
     CheckData(tensor, names[i], shapes->back(), ElementBytes(call.dtype));
@@ -135,7 +131,7 @@ Call ReadGradientCall(const aicpu::CpuKernelContext& context, std::vector<Shape>
   const Call call = ReadInputs(context, kGradientNames, false, shapes);
   const Geometry& g = call.geometry;
   if ((*shapes)[kGradOutput] != Shape{g.batch, g.out_channels, g.out_height, g.out_width}) {
-    Fail("'grad_output' must have the shape of the output");
+    Fail(kCaller, "'grad_output' must have the shape of the output");
   }
   return call;
 }
@@ -150,7 +146,7 @@ int64_t Count(const Shape& shape) {
   int64_t count = 1;
   for (int64_t dimension : shape) {
     if (dimension > 0 && count > std::numeric_limits<int64_t>::max() / 8 / dimension) {
-      Fail("a tensor has more elements than any memory");
+      Fail(kCaller, "a tensor has more elements than any memory");
     }
     count *= dimension;
   }

@@ -5,7 +5,11 @@
 #ifndef MS_DEFORM_AICPU_FORWARD_H_
 #define MS_DEFORM_AICPU_FORWARD_H_
 
+#include <algorithm>
+#include <vector>
+
 #include "aicpu/plan.h"
+#include "aicpu/product.h"
 
 namespace ms_deform {
 namespace aicpu_backend {

@@ -1,31 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of output pixels, the sampling points of a tile, and the small product that all kernels
-// use. Everything is computed in float; each element of a result belongs to one unit of work and is
-// summed up in one order, so that the bits do not depend on the number of cores.
+// The sampling plan of a tile: its points and masks for one offset group, and the samples
+// themselves.
 #ifndef MS_DEFORM_AICPU_PLAN_H_
 #define MS_DEFORM_AICPU_PLAN_H_
 
-#include <algorithm>
 #include <vector>
 
-#include "aicpu/call.h"
+#include "aicpu/storage.h"
+#include "aicpu/tiles.h"
 #include "common/sampling.h"
 
 namespace ms_deform {
 namespace aicpu_backend {
-
-// A tile's columns of one group stay in a core's cache up to 256 channels with 3x3 taps.
-constexpr int64_t kTilePixels = 64;
-
-inline int64_t TilesOf(const Geometry& g) { return (g.out_pixels + kTilePixels - 1) / kTilePixels; }
-
-// Output pixels of one image that are worked on together.
-struct Tile {
-  Tile(const Geometry& g, int64_t index)
-      : first(index * kTilePixels), size(std::min(kTilePixels, g.out_pixels - first)) {}
-  int64_t first;
-  int64_t size;
-};
 
 using Point = SamplePoint<float>;
 
@@ -112,68 +98,6 @@ void FillColumns(const Geometry& g, const TilePoints<Element>& points, const Til
       columns[tap * kTilePixels + p] =
           points.mask(tap, p) * Interpolate(points.point(tap, p), values);
     }
-  }
-}
-
-// A float copy of a tensor.
-template <typename Element>
-std::vector<float> Loaded(const Element* data, int64_t count) {
-  std::vector<float> values(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) {
-    values[static_cast<size_t>(i)] = Load(data[i]);
-  }
-  return values;
-}
-
-template <typename Element>
-void StoreAll(const float* values, int64_t count, Element* to) {
-  for (int64_t i = 0; i < count; ++i) {
-    Store(values[i], to + i);
-  }
-}
-
-// A matrix of which rows and terms may lie at any distance.
-struct StridedMatrix {
-  const float* data;
-  int64_t row_stride;
-  int64_t term_stride;
-};
-
-// sums[r, p] += sum over terms t of a[r, t] * b[t, p], for Rows rows and a whole tile's width: the
-// compiler keeps the rows of `sums` in vector registers.
-template <int Rows>
-void MultiplyRows(const StridedMatrix& a, int64_t terms, const float* b, float* sums) {
-  constexpr int64_t kStrip = 16;
-  for (int64_t strip = 0; strip < kTilePixels; strip += kStrip) {
-    float held[Rows][kStrip];
-    for (int r = 0; r < Rows; ++r) {
-      std::copy_n(sums + r * kTilePixels + strip, kStrip, held[r]);
-    }
-    for (int64_t t = 0; t < terms; ++t) {
-      for (int r = 0; r < Rows; ++r) {
-        const float factor = a.data[r * a.row_stride + t * a.term_stride];
-        for (int64_t p = 0; p < kStrip; ++p) {
-          held[r][p] += factor * b[t * kTilePixels + strip + p];
-        }
-      }
-    }
-    for (int r = 0; r < Rows; ++r) {
-      std::copy_n(held[r], kStrip, sums + r * kTilePixels + strip);
-    }
-  }
-}
-
-inline void Multiply(StridedMatrix a, int64_t rows, int64_t terms, const float* b, float* sums) {
-  constexpr int kRows = 4;
-  for (; rows >= kRows; rows -= kRows) {
-    MultiplyRows<kRows>(a, terms, b, sums);
-    a.data += kRows * a.row_stride;
-    sums += kRows * kTilePixels;
-  }
-  for (; rows > 0; --rows) {
-    MultiplyRows<1>(a, terms, b, sums);
-    a.data += a.row_stride;
-    sums += kTilePixels;
   }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The calls that a backend serves, one a primitive. Plain data: see the note in common/geometry.h.
+// The calls that a backend serves, one a primitive, and what it serves them with. Plain data and
+// function pointers: see the note in common/geometry.h.
 #ifndef MS_DEFORM_COMMON_CALLS_H_
 #define MS_DEFORM_COMMON_CALLS_H_
 
@@ -8,7 +9,7 @@
 
 namespace ms_deform {
 
-// A contiguous tensor of the call's dtype.
+// Contiguous tensors of the call's dtype.
 struct Inputs {
   const void* input;   // [N, C_in, H, W]
   const void* offset;  // [N, 2 * offset_groups * taps, H_out, W_out]: y, x of each tap
@@ -49,6 +50,18 @@ struct BackwardBiasCall {
   const void* grad_output;  // [N, C_out, H_out, W_out]
   void* grad_bias;          // [C_out]
 };
+
+// Kernels for one instruction set or dtype. `stream` is MindSpore's: the CUDA stream, on which all
+// work is queued; a CPU has none. Failures are exceptions; their text reaches the user.
+struct Kernels {
+  void (*forward)(const ForwardCall&, void* stream);
+  void (*backward_input)(const BackwardInputCall&, void* stream);
+  void (*backward_weight)(const BackwardWeightCall&, void* stream);
+  void (*backward_bias)(const BackwardBiasCall&, void* stream);
+};
+
+// Each backend's entry.cc defines it for common/aot_entry.cc.
+const Kernels& KernelsFor(DType dtype);
 
 }  // namespace ms_deform
 

@@ -1,6 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Storage types and their conversion to the type that kernels compute in: float for the two halves,
 // the type itself otherwise.
+//
+// A new dtype touches this file, and
+// - cuda/device.h: its conversions by a GPU's instructions
+// - cuda/product.h: MatrixUnitType, if the matrix unit multiplies it
+// - cuda/kernels.cu: its unit, which CUDA_DTYPES of ms_deform/install/builder.py names
+// - ms_deform/geometry.py: SUPPORTED_DTYPES
+// - ms_deform/backends/aot.py: what the primitives are registered for
+// - ms_deform/export/mindir.py: the tolerance of its proof
+// - ms_deform/port/convert.py: its way through NumPy, if that lacks it
+// - tests: element_types.py, operator_under_test.py, tolerances.py, cuda_emulation/mma.h
+// - scripts, README.md, README_CN.md: the benchmark's dtypes and tolerances; what users are told
+// and, where the other ways to Ascend take it,
+// - aicpu: call.cc, entry.cc, op_proto/operators.cc
+// - ms_deform/install/aicpu_operators.py
+// - ms_deform/backends: aicpu.py, aclnn.py, composition.py
 #ifndef MS_DEFORM_COMMON_DTYPE_H_
 #define MS_DEFORM_COMMON_DTYPE_H_
 
@@ -9,8 +24,6 @@
 
 namespace ms_deform {
 
-enum class DType { kFloat32, kFloat64, kFloat16, kBFloat16 };
-
 struct Float16 {
   uint16_t bits;
 };
@@ -18,6 +31,45 @@ struct Float16 {
 struct BFloat16 {
   uint16_t bits;
 };
+
+enum class DType { kFloat32, kFloat64, kFloat16, kBFloat16 };
+
+struct NamedDType {
+  const char* name;  // MindSpore's
+  DType dtype;
+};
+
+constexpr NamedDType kDTypes[] = {{"float32", DType::kFloat32},
+                                  {"float64", DType::kFloat64},
+                                  {"float16", DType::kFloat16},
+                                  {"bfloat16", DType::kBFloat16}};
+
+// Calls visit(T()) with the type T that stores the dtype.
+template <typename Visitor>
+static inline void VisitType(DType dtype, Visitor visit) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return visit(float());
+    case DType::kFloat64:
+      return visit(double());
+    case DType::kFloat16:
+      return visit(Float16());
+    case DType::kBFloat16:
+      return visit(BFloat16());
+  }
+}
+
+// The type that kernels compute in.
+template <typename Storage>
+struct ComputeOf {
+  using Type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using Type = double;
+};
+template <typename Storage>
+using Compute = typename ComputeOf<Storage>::Type;
 
 static inline uint32_t BitsOf(float value) {
   uint32_t bits;

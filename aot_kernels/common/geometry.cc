@@ -2,44 +2,21 @@
 #include "common/geometry.h"
 
 #include <limits>
-#include <stdexcept>
-#include <string>
+
+#include "common/fail.h"
 
 namespace ms_deform {
 namespace {
 
-std::string ToString(int64_t number) { return std::to_string(number); }
-
-std::string ToString(const std::string& text) { return text; }
-
 std::string ToString(const Shape& shape) {
   std::string text = "(";
   for (size_t i = 0; i < shape.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + ToString(shape[i]);
+    text += (i == 0 ? "" : ", ") + TextOf(shape[i]);
   }
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-template <typename... Parts>
-[[noreturn]] void Fail(const Parts&... parts) {
-  std::string text = "deform_conv2d: ";
-  const int written[] = {(text += ToString(parts), 0)...};
-  static_cast<void>(written);
-  throw std::invalid_argument(text);
-}
-
 bool HasKnownRank(const Shape& shape) { return shape.size() != 1 || shape[0] != kUnknownRank; }
-
-// The named tensor's shape, with every dimension unknown where the rank is.
-Shape CheckRank(const char* name, const Shape& shape, size_t rank, const char* layout) {
-  if (!HasKnownRank(shape)) {
-    return Shape(rank, kUnknownDimension);
-  }
-  if (shape.size() != rank) {
-    Fail("'", name, "' must be a ", rank, "-D tensor ", layout, ", got shape ", ToString(shape));
-  }
-  return shape;
-}
 
 bool Known(int64_t dimension) { return dimension != kUnknownDimension; }
 
@@ -47,119 +24,154 @@ bool Known(int64_t first, int64_t second) { return Known(first) && Known(second)
 
 int64_t FirstKnown(int64_t first, int64_t second) { return Known(first) ? first : second; }
 
-void CheckWeight(int64_t in_channels, const Shape& weight) {
-  if (weight[2] == 0 || weight[3] == 0 || weight[1] == 0) {
-    Fail("'weight' must have at least one input channel and a kernel of at least 1x1, got shape ",
-         ToString(weight));
-  }
-  if (!Known(in_channels, weight[1])) {
-    return;
-  }
-  if (in_channels == 0 || in_channels % weight[1] != 0) {
-    Fail("input.shape[1] must be a positive multiple of weight.shape[1] = C_in / groups, got ",
-         in_channels, " and ", weight[1]);
-  }
-  const int64_t groups = in_channels / weight[1];
-  if (Known(weight[0]) && weight[0] % groups != 0) {
-    Fail("weight.shape[0] must be a multiple of groups = input.shape[1] / weight.shape[1] = ",
-         groups, ", got ", weight[0]);
-  }
-}
+// One axis of an input.
+struct Axis {
+  const char* name;  // "height" or "width"
+  int64_t size;
+  int64_t kernel;
+  int64_t stride;
+  int64_t padding;  // on both sides together
+  int64_t dilation;
+};
 
-int64_t CheckOffsetChannels(int64_t in_channels, const Shape& offset, const Shape& weight) {
-  if (!Known(weight[2], weight[3]) || !Known(offset[1])) {
-    return kUnknownDimension;
-  }
-  const int64_t unit = 2 * weight[2] * weight[3];
-  if (offset[1] == 0 || offset[1] % unit != 0) {
-    Fail("the shape of the offset is not valid: offset.shape[1] must be a positive multiple of ",
-         "2 * kernel height * kernel width = ", unit, ", got ", offset[1]);
-  }
-  const int64_t offset_groups = offset[1] / unit;
-  if (Known(in_channels) && in_channels % offset_groups != 0) {
-    Fail("input.shape[1] must be a multiple of the offset groups = offset.shape[1] / ", unit, " = ",
-         offset_groups, ", got ", in_channels);
-  }
-  return offset_groups;
-}
+// The checks of a call, in the name of what the user called.
+class Checks {
+ public:
+  explicit Checks(const std::string& caller) : caller_(caller) {}
 
-// Output extent along one axis ("height" or "width"), or unknown.
-int64_t CheckExtent(const char* axis, int64_t size, int64_t kernel, int64_t stride, int64_t pad_low,
-                    int64_t pad_high, int64_t dilation) {
-  if (size == 0) {
-    Fail("input ", axis, " must be positive, got 0");
+  // The named tensor's shape, with every dimension unknown where the rank is.
+  Shape Rank(const char* name, const Shape& shape, size_t rank, const char* layout) const {
+    if (!HasKnownRank(shape)) {
+      return Shape(rank, kUnknownDimension);
+    }
+    if (shape.size() != rank) {
+      Fail("'", name, "' must be a ", rank, "-D tensor ", layout, ", got shape ", ToString(shape));
+    }
+    return shape;
   }
-  if (!Known(size, kernel)) {
-    return kUnknownDimension;
-  }
-  const int64_t padded = size + pad_low + pad_high;
-  const int64_t window = dilation * (kernel - 1) + 1;
-  if (padded < window) {
-    Fail("the output would be empty: padded input ", axis, " ", padded,
-         " is smaller than the dilated kernel ", axis, " ", window);
-  }
-  return (padded - window) / stride + 1;
-}
 
-// Kernels count the pixels of an image, with a border of their own, in 32 bits.
-void CheckPixels(const Shape& input, const std::vector<int64_t>& padding) {
-  if (!Known(input[2], input[3])) {
-    return;
+  void Weight(int64_t in_channels, const Shape& weight) const {
+    if (weight[2] == 0 || weight[3] == 0 || weight[1] == 0) {
+      Fail("'weight' must have at least one input channel and a kernel of at least 1x1, got shape ",
+           ToString(weight));
+    }
+    if (!Known(in_channels, weight[1])) {
+      return;
+    }
+    if (in_channels == 0 || in_channels % weight[1] != 0) {
+      Fail("input.shape[1] must be a positive multiple of weight.shape[1] = C_in / groups, got ",
+           in_channels, " and ", weight[1]);
+    }
+    const int64_t groups = in_channels / weight[1];
+    if (Known(weight[0]) && weight[0] % groups != 0) {
+      Fail("weight.shape[0] must be a multiple of groups = input.shape[1] / weight.shape[1] = ",
+           groups, ", got ", weight[0]);
+    }
   }
-  const int64_t height = input[2] + padding[0] + padding[1];
-  const int64_t width = input[3] + padding[2] + padding[3];
-  const int64_t most = std::numeric_limits<int32_t>::max();
-  if (height > most || width > most || (height + 3) * (width + 1) > most) {
-    Fail("the padded input has ", height, " x ", width, " pixels, more than the ", most,
-         " that are supported; cut it into parts");
-  }
-}
 
-void CheckSampled(const char* name, const Shape& shape, int64_t batch, int64_t out_height,
-                  int64_t out_width) {
-  if (Known(shape[0], batch) && shape[0] != batch) {
-    Fail(name, ".shape[0] must be the batch size of the input = ", batch, ", got ", shape[0]);
+  int64_t OffsetChannels(int64_t in_channels, const Shape& offset, const Shape& weight) const {
+    if (!Known(weight[2], weight[3]) || !Known(offset[1])) {
+      return kUnknownDimension;
+    }
+    const int64_t unit = 2 * weight[2] * weight[3];
+    if (offset[1] == 0 || offset[1] % unit != 0) {
+      Fail("the shape of the offset is not valid: offset.shape[1] must be a positive multiple of ",
+           "2 * kernel height * kernel width = ", unit, ", got ", offset[1]);
+    }
+    const int64_t offset_groups = offset[1] / unit;
+    if (Known(in_channels) && in_channels % offset_groups != 0) {
+      Fail("input.shape[1] must be a multiple of the offset groups = offset.shape[1] / ", unit,
+           " = ", offset_groups, ", got ", in_channels);
+    }
+    return offset_groups;
   }
-  const bool height_differs = Known(shape[2], out_height) && shape[2] != out_height;
-  const bool width_differs = Known(shape[3], out_width) && shape[3] != out_width;
-  if (height_differs || width_differs) {
-    Fail(name, ".shape[2:] must be the output size (", out_height, ", ", out_width, "), got (",
-         shape[2], ", ", shape[3], ")");
+
+  // Output extent along one axis, or unknown.
+  int64_t Extent(const Axis& axis) const {
+    if (axis.size == 0) {
+      Fail("input ", axis.name, " must be positive, got 0");
+    }
+    if (!Known(axis.size, axis.kernel)) {
+      return kUnknownDimension;
+    }
+    const int64_t padded = axis.size + axis.padding;
+    const int64_t window = axis.dilation * (axis.kernel - 1) + 1;
+    if (padded < window) {
+      Fail("the output would be empty: padded input ", axis.name, " ", padded,
+           " is smaller than the dilated kernel ", axis.name, " ", window);
+    }
+    return (padded - window) / axis.stride + 1;
   }
-}
+
+  // Kernels count the pixels of an image, with a border of their own, in 32 bits.
+  void Pixels(const Shape& input, const std::vector<int64_t>& padding) const {
+    if (!Known(input[2], input[3])) {
+      return;
+    }
+    const int64_t height = input[2] + padding[0] + padding[1];
+    const int64_t width = input[3] + padding[2] + padding[3];
+    const int64_t most = std::numeric_limits<int32_t>::max();
+    if (height > most || width > most || (height + 3) * (width + 1) > most) {
+      Fail("the padded input has ", height, " x ", width, " pixels, more than the ", most,
+           " that are supported; cut it into parts");
+    }
+  }
+
+  // output: of which the channels do not count.
+  void Sampled(const char* name, const Shape& shape, const Shape& output) const {
+    if (Known(shape[0], output[0]) && shape[0] != output[0]) {
+      Fail(name, ".shape[0] must be the batch size of the input = ", output[0], ", got ", shape[0]);
+    }
+    const bool height_differs = Known(shape[2], output[2]) && shape[2] != output[2];
+    const bool width_differs = Known(shape[3], output[3]) && shape[3] != output[3];
+    if (height_differs || width_differs) {
+      Fail(name, ".shape[2:] must be the output size (", output[2], ", ", output[3], "), got (",
+           shape[2], ", ", shape[3], ")");
+    }
+  }
+
+  template <typename... Parts>
+  [[noreturn]] void Fail(const Parts&... parts) const {
+    ms_deform::Fail(caller_, parts...);
+  }
+
+ private:
+  const std::string& caller_;
+};
 
 }  // namespace
 
 Shape InferOutputShape(const InputShapes& shapes, const Attributes& attributes) {
-  const Shape input = CheckRank("input", shapes.input, 4, "[N, C_in, H, W]");
+  const Checks checks(attributes.caller);
+  const Shape input = checks.Rank("input", shapes.input, 4, "[N, C_in, H, W]");
   const Shape offset =
-      CheckRank("offset", shapes.offset, 4, "[N, 2 * offset_groups * kh * kw, H_out, W_out]");
-  const Shape weight = CheckRank("weight", shapes.weight, 4, "[C_out, C_in / groups, kh, kw]");
-  CheckWeight(input[1], weight);
-  const int64_t offset_groups = CheckOffsetChannels(input[1], offset, weight);
-  const int64_t out_height =
-      CheckExtent("height", input[2], weight[2], attributes.stride[0], attributes.padding[0],
-                  attributes.padding[1], attributes.dilation[0]);
-  const int64_t out_width =
-      CheckExtent("width", input[3], weight[3], attributes.stride[1], attributes.padding[2],
-                  attributes.padding[3], attributes.dilation[1]);
-  CheckPixels(input, attributes.padding);
-  CheckSampled("offset", offset, input[0], out_height, out_width);
-  Shape output = {FirstKnown(input[0], offset[0]), weight[0], FirstKnown(out_height, offset[2]),
-                  FirstKnown(out_width, offset[3])};
+      checks.Rank("offset", shapes.offset, 4, "[N, 2 * offset_groups * kh * kw, H_out, W_out]");
+  const Shape weight = checks.Rank("weight", shapes.weight, 4, "[C_out, C_in / groups, kh, kw]");
+  checks.Weight(input[1], weight);
+  const int64_t offset_groups = checks.OffsetChannels(input[1], offset, weight);
+  const std::vector<int64_t>& padding = attributes.padding;
+  const int64_t out_height = checks.Extent({"height", input[2], weight[2], attributes.stride[0],
+                                            padding[0] + padding[1], attributes.dilation[0]});
+  const int64_t out_width = checks.Extent({"width", input[3], weight[3], attributes.stride[1],
+                                           padding[2] + padding[3], attributes.dilation[1]});
+  checks.Pixels(input, padding);
+  checks.Sampled("offset", offset, {input[0], weight[0], out_height, out_width});
+  const Shape output = {FirstKnown(input[0], offset[0]), weight[0],
+                        FirstKnown(out_height, offset[2]), FirstKnown(out_width, offset[3])};
   if (attributes.use_mask) {
     const Shape mask =
-        CheckRank("mask", shapes.mask, 4, "[N, offset_groups * kh * kw, H_out, W_out]");
+        checks.Rank("mask", shapes.mask, 4, "[N, offset_groups * kh * kw, H_out, W_out]");
     if (Known(mask[1], offset_groups) && mask[1] != offset_groups * weight[2] * weight[3]) {
-      Fail("mask.shape[1] is not valid: it must be offset groups * kernel height * kernel width = ",
-           offset_groups * weight[2] * weight[3], ", got ", mask[1]);
+      checks.Fail(
+          "mask.shape[1] is not valid: it must be offset groups * kernel height * kernel width = ",
+          offset_groups * weight[2] * weight[3], ", got ", mask[1]);
     }
-    CheckSampled("mask", mask, output[0], output[2], output[3]);
+    checks.Sampled("mask", mask, output);
   }
   if (attributes.use_bias) {
-    const Shape bias = CheckRank("bias", shapes.bias, 1, "[C_out]");
+    const Shape bias = checks.Rank("bias", shapes.bias, 1, "[C_out]");
     if (Known(bias[0], weight[0]) && bias[0] != weight[0]) {
-      Fail("bias.shape[0] must be weight.shape[0] = ", weight[0], ", got ", bias[0]);
+      checks.Fail("bias.shape[0] must be weight.shape[0] = ", weight[0], ", got ", bias[0]);
     }
   }
   return output;

@@ -47,6 +47,7 @@ struct Attributes {
   std::vector<int64_t> dilation;  // height, width
   bool use_mask;
   bool use_bias;
+  std::string caller;  // what the user called, for error texts
 };
 
 // A dimension is -1 while it is unknown; a shape of unknown rank is {-2} (MindSpore's convention).

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // A line of text in every library that says what it was built from and for. The Python side reads
-// it from the file before it loads the library. Include it in one source file a library.
+// it from the file before it loads the library. Use it in one source file a library.
 #ifndef MS_DEFORM_COMMON_LIBRARY_INFO_H_
 #define MS_DEFORM_COMMON_LIBRARY_INFO_H_
 
 #include <string>  // defines _GLIBCXX_USE_CXX11_ABI
+
+// What MindSpore or Python finds by its name.
+#define MS_DEFORM_EXPORT extern "C" __attribute__((visibility("default")))
 
 #define MS_DEFORM_TEXT_OF(value) #value
 #define MS_DEFORM_TEXT(value) MS_DEFORM_TEXT_OF(value)

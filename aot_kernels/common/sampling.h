@@ -10,12 +10,7 @@
 #include <cmath>
 #include <cstdint>
 
-// `static`: translation units compiled for different instruction sets must not share one copy.
-#ifdef __CUDACC__
-#define MS_DEFORM_FUNCTION static inline __host__ __device__
-#else
-#define MS_DEFORM_FUNCTION static inline
-#endif
+#include "common/function.h"
 
 namespace ms_deform {
 

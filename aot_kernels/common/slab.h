@@ -4,7 +4,8 @@
 //
 // Rows have SlabWidth pixels: a row and a column of zeros before the image, two rows after it. The
 // column also serves as the right border of the row before. With the second row a sample outside,
-// at (height, -1), reads zeros only.
+// at (height, -1), reads zeros only. A slab's pixels are counted in 32 bits: Checks::Pixels in
+// common/geometry.cc refuses what has more.
 #ifndef MS_DEFORM_COMMON_SLAB_H_
 #define MS_DEFORM_COMMON_SLAB_H_
 

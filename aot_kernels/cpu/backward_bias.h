@@ -5,8 +5,10 @@
 #ifndef MS_DEFORM_CPU_BACKWARD_BIAS_H_
 #define MS_DEFORM_CPU_BACKWARD_BIAS_H_
 
-#include "cpu/blocks.h"
-#include "cpu/layout.h"
+#include "common/calls.h"
+#include "cpu/storage.h"
+#include "cpu/threads.h"
+#include "cpu/tiles.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {

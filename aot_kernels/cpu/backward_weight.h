@@ -11,6 +11,7 @@
 #define MS_DEFORM_CPU_BACKWARD_WEIGHT_H_
 
 #include "cpu/plan.h"
+#include "cpu/threads.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
@@ -26,11 +27,11 @@ class BackwardWeight {
         g_(call.geometry),
         threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
-        images_(g_, blocks_),
+        images_(g_, blocks_, {g_, call.dtype, call.inputs.input, blocks_}),
         tiles_(g_.batch * TilesPerImage(g_)),
         splits_(Minimum(tiles_, CeilDivide(kMostSplits, blocks_.count()))),
         split_size_(blocks_.packed() * g_.taps * g_.group_out_channels),
-        sampler_(g_, call.dtype, call.inputs) {}
+        sampler_(g_, {g_, call.dtype, call.inputs}, blocks_) {}
 
   void Run() {
     if (tiles_ == 0) {
@@ -42,7 +43,7 @@ class BackwardWeight {
     RunThreads(threads_, [this](Team& team) {
       for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
         const int64_t end = Minimum(image + images_.capacity(), g_.batch);
-        images_.Load(call_.dtype, call_.inputs.input, image, end);
+        images_.Load(image, end);
         team.Wait();
         RunSplits(image, end);
         team.Wait();
@@ -56,9 +57,14 @@ class BackwardWeight {
  private:
   // What a thread works in.
   struct Memory {
-    TapSamples<Real>* samples;  // [tap of the block]
-    Real* grad_output;          // [output of the block's groups, kTilePixels]
-    Real* columns;              // [tap of the block, pixel, column]
+    BlockSamples<Real> samples;
+    Real* grad_output;  // [output of the block's groups, kTilePixels]
+  };
+
+  // A block's share of the work: one range of the tiles.
+  struct Share {
+    const ChannelBlock& block;
+    int64_t split;
   };
 
   int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
@@ -82,9 +88,10 @@ class BackwardWeight {
   }
 
   // [output, padded column] of a member group and tap.
-  Real* SumsOf(int64_t split, const ChannelBlock& block, int64_t member, int64_t tap) const {
+  Real* SumsOf(const Share& share, int64_t member, int64_t tap) const {
+    const ChannelBlock& block = share.block;
     const int64_t columns = PaddedColumns<Real>(block.member_columns);
-    return sums_ + split * split_size_ +
+    return sums_ + share.split * split_size_ +
            (block.packed_before * g_.taps + (member * g_.taps + tap) * columns) *
                g_.group_out_channels;
   }
@@ -92,50 +99,54 @@ class BackwardWeight {
   // The share of the images from `image` to `image_end`, shared out among the threads.
   void RunSplits(int64_t image, int64_t image_end) const {
     const int64_t thread = omp_get_thread_num();
-    const Memory memory = {samples_ + thread * blocks_.most_taps(),
-                           grad_outputs_ + thread * GradOutputSize(),
-                           columns_ + thread * ColumnsSize()};
+    const Memory memory = {
+        {samples_ + thread * blocks_.most_taps(), columns_ + thread * ColumnsSize()},
+        grad_outputs_ + thread * GradOutputSize()};
 #pragma omp for schedule(dynamic) collapse(2) nowait
     for (int64_t index = 0; index < blocks_.count(); ++index) {
       for (int64_t split = 0; split < splits_; ++split) {
-        RunSplit(blocks_[index], split, image, image_end, memory);
+        RunSplit({blocks_[index], split}, image, image_end, memory);
       }
     }
   }
 
-  // The share of one split and block in the images from `image` to `image_end`.
-  void RunSplit(const ChannelBlock& block, int64_t split, int64_t image, int64_t image_end,
-                const Memory& memory) const {
+  // As much of a share as lies in the images from `image` to `image_end`.
+  void RunSplit(const Share& share, int64_t image, int64_t image_end, const Memory& memory) const {
+    const ChannelBlock& block = share.block;
     const int64_t tiles = TilesPerImage(g_);
-    const int64_t first = split * tiles_ / splits_;
-    const int64_t end = Minimum((split + 1) * tiles_ / splits_, image_end * tiles);
+    const int64_t first = share.split * tiles_ / splits_;
+    const int64_t end = Minimum((share.split + 1) * tiles_ / splits_, image_end * tiles);
     Tile tile;
     for (int64_t index = Maximum(first, image * tiles); index < end; ++index) {
       SetTile(g_, index, &tile);
-      LoadGradOutput(g_, call_.dtype, call_.grad_output, tile, block, memory.grad_output);
+      LoadGradOutput(call_, tile, block, memory.grad_output);
       for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
-        const int64_t taps = Minimum(block.block_taps, g_.taps - tap);
-        sampler_.Run(tile, blocks_, block, tap, taps, images_.Slab(tile.image, block),
-                     memory.samples, memory.columns);
-        for (int64_t t = 0; t < taps; ++t) {
-          MultiplyTap(tile, block, split, tap + t, memory.grad_output,
-                      memory.columns + t * kTilePixels * block.pitch, index > first);
+        const TapRun run = {tap, Minimum(block.block_taps, g_.taps - tap)};
+        sampler_.Run(tile, block, run, images_.Slab(tile.image, block), memory.samples);
+        for (int64_t t = 0; t < run.taps; ++t) {
+          const Matrix<const Real> columns = {
+              memory.samples.columns + t * kTilePixels * block.pitch, block.pitch, tile.pixels,
+              block.pitch};
+          MultiplyTap(share, tap + t, memory.grad_output, columns, index > first);
         }
       }
     }
   }
 
-  void MultiplyTap(const Tile& tile, const ChannelBlock& block, int64_t split, int64_t tap,
-                   const Real* grad_output, const Real* columns, bool accumulate) const {
-    const int64_t outputs = g_.group_out_channels;
+  // columns: [pixel, column of the block]
+  void MultiplyTap(const Share& share, int64_t tap, const Real* grad_output,
+                   const Matrix<const Real>& columns, bool accumulate) const {
+    const ChannelBlock& block = share.block;
     for (int64_t member = 0; member < block.members; ++member) {
-      const Factor<Real> a = {grad_output + member * outputs * kTilePixels, kTilePixels,
-                              tile.pixels};
-      Multiply(
-          a, outputs, Rows<const Real>{columns + member * block.member_columns, block.pitch},
-          block.member_columns,
-          Rows<Real>{SumsOf(split, block, member, tap), PaddedColumns<Real>(block.member_columns)},
-          accumulate);
+      Factor<Real> a;
+      a.data = grad_output + member * g_.group_out_channels * kTilePixels;
+      a.rows = g_.group_out_channels;
+      a.row = kTilePixels;
+      a.steps = columns.rows;
+      Multiply(a, Rows<const Real>{columns.data + member * block.member_columns, columns.row},
+               block.member_columns,
+               Rows<Real>{SumsOf(share, member, tap), PaddedColumns<Real>(block.member_columns)},
+               accumulate);
     }
   }
 
@@ -156,25 +167,24 @@ class BackwardWeight {
       for (int64_t index = 0; index < blocks_.count(); ++index) {
         const ChannelBlock& block = blocks_[index];
         for (int64_t member = 0; member < block.members; ++member) {
-          VisitRuns<Real>(g_, block, [&](int64_t channel, int64_t width, int64_t column) {
-            StoreRun(block, member, channel, width, column, grad_weight);
-          });
+          VisitRuns<Real>(
+              g_, block, [&](const ChannelRun& run) { StoreRun(block, member, run, grad_weight); });
         }
       }
     });
   }
 
   template <typename Storage>
-  void StoreRun(const ChannelBlock& block, int64_t member, int64_t channel, int64_t width,
-                int64_t column, Storage* grad_weight) const {
+  void StoreRun(const ChannelBlock& block, int64_t member, const ChannelRun& run,
+                Storage* grad_weight) const {
     const int64_t row = PaddedColumns<Real>(block.member_columns);
     for (int64_t output = 0; output < g_.group_out_channels; ++output) {
       const int64_t of_output = (block.group + member) * g_.group_out_channels + output;
-      const Real* from = SumsOf(0, block, member, 0) + output * row + column;
-      Storage* to = grad_weight + (of_output * g_.group_in_channels + channel) * g_.taps;
-      WithLanes<Real>(width, [&](auto lanes) {
-        StoreTransposed<lanes>(from, g_.group_out_channels * row, g_.taps, width,
-                               static_cast<const Real*>(nullptr), to, g_.taps);
+      const Matrix<const Real> from = {SumsOf({block, 0}, member, 0) + output * row + run.column,
+                                       g_.group_out_channels * row, g_.taps, run.width};
+      Storage* to = grad_weight + (of_output * g_.group_in_channels + run.channel) * g_.taps;
+      WithLanes<Real>(run.width, [&](auto lanes) {
+        StoreTransposed<lanes>(from, static_cast<const Real*>(nullptr), Rows<Storage>{to, g_.taps});
       });
     }
   }
@@ -189,9 +199,9 @@ class BackwardWeight {
   int64_t split_size_;  // elements of the sums of one split
   Sampler<Real> sampler_;
   Real* sums_ = nullptr;  // [split, block, member, tap], each [output, padded column]
-  TapSamples<Real>* samples_ = nullptr;
-  Real* grad_outputs_ = nullptr;
-  Real* columns_ = nullptr;
+  TapSamples<Real>* samples_ = nullptr;  // [thread, tap of the block]
+  Real* grad_outputs_ = nullptr;  // [thread], each [output of the block's groups, kTilePixels]
+  Real* columns_ = nullptr;       // [thread], each [tap of the block, pixel, column]
 };
 
 }  // namespace MS_DEFORM_ISA

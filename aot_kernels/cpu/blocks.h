@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the kernels cut the work: channels into blocks, output pixels into tiles. It depends on the
-// geometry alone, never on the number of threads: sums keep their order, and results their bits.
+// How the kernels cut the channels into blocks. It depends on the geometry alone, never on the
+// number of threads: sums keep their order, and results their bits.
 #ifndef MS_DEFORM_CPU_BLOCKS_H_
 #define MS_DEFORM_CPU_BLOCKS_H_
 
-#include "cpu/kernels.h"
-#include "cpu/multiply.h"
-#include "cpu/threads.h"
+#include "cpu/product.h"
+#include "cpu/storage.h"
+#include "cpu/tiles.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
@@ -15,11 +15,6 @@ namespace MS_DEFORM_ISA {
 constexpr int64_t kBlockChannels = 64;
 // Bytes of a tile's columns that are worked on together: a part of L2, beside the weights.
 constexpr int64_t kColumnBytes = 256 << 10;
-// Pixels of a tile at most: a multiple of the rows of a product's block, and enough to read a panel
-// of weights once for many of them.
-constexpr int64_t kTilePixels = 96;
-// Tiles at least, where pixels allow, so that threads end at the same time.
-constexpr int64_t kTiles = 32;
 
 // Consecutive channels of one offset group that are sampled together. Slabs and columns hold them
 // in `pitch` places, the channels first, then zeros.
@@ -60,6 +55,62 @@ static inline int64_t SlicePitch(int64_t width) {
   return pitch;
 }
 
+// What is left of a channel's group and offset group, itself included.
+struct ChannelsLeft {
+  int64_t in_group;
+  int64_t in_offset_group;
+};
+
+// Products write whole vectors: the last member of a block needs room for them.
+template <typename Real>
+static inline int64_t LastMemberPitch(const Geometry& g) {
+  return PaddedColumns<Real>(g.group_in_channels);
+}
+
+// Whether at least two whole groups fit a block that starts at the channel.
+template <typename Real>
+static inline bool StartsWholeGroups(const Geometry& g, int64_t channel, const ChannelsLeft& left) {
+  return channel % g.group_in_channels == 0 && left.in_offset_group >= 2 * g.group_in_channels &&
+         g.group_in_channels + LastMemberPitch<Real>(g) <= kBlockChannels;
+}
+
+template <typename Real>
+static inline void TakeWholeGroups(const Geometry& g, const ChannelsLeft& left,
+                                   ChannelBlock* block) {
+  const int64_t last_member = LastMemberPitch<Real>(g);
+  const int64_t fitting = (kBlockChannels - last_member) / g.group_in_channels + 1;
+  block->members = Minimum(left.in_offset_group / g.group_in_channels, fitting);
+  block->width = block->members * g.group_in_channels;
+  block->member_columns = g.group_in_channels;
+  block->pitch = SlicePitch<Real>(block->width - g.group_in_channels + last_member);
+}
+
+// Whether at least two whole offset groups fit a block that starts at the channel.
+template <typename Real>
+static inline bool StartsWholeOffsetGroups(const Geometry& g, int64_t channel,
+                                           const ChannelsLeft& left) {
+  return channel % g.offset_group_channels == 0 && left.in_group >= 2 * g.offset_group_channels &&
+         2 * SlicePitch<Real>(g.offset_group_channels) <= kBlockChannels;
+}
+
+template <typename Real>
+static inline void TakeWholeOffsetGroups(const Geometry& g, const ChannelsLeft& left,
+                                         ChannelBlock* block) {
+  const int64_t slice_pitch = SlicePitch<Real>(g.offset_group_channels);
+  block->offset_groups =
+      Minimum(left.in_group / g.offset_group_channels, kBlockChannels / slice_pitch);
+  block->width = block->offset_groups * g.offset_group_channels;
+  block->member_columns = block->offset_groups * slice_pitch;
+  block->pitch = PaddedColumns<Real>(block->member_columns);
+}
+
+// As much as a block holds of one group and offset group.
+template <typename Real>
+static inline void TakePartOfGroup(const ChannelsLeft& left, ChannelBlock* block) {
+  block->width = Minimum(kBlockChannels, Minimum(left.in_group, left.in_offset_group));
+  block->pitch = block->member_columns = SlicePitch<Real>(block->width);
+}
+
 // The block that starts at a channel, but for its place among the others.
 template <typename Real>
 static inline ChannelBlock BlockAt(const Geometry& g, int64_t channel) {
@@ -69,27 +120,14 @@ static inline ChannelBlock BlockAt(const Geometry& g, int64_t channel) {
   block.offset_group = channel / g.offset_group_channels;
   block.members = 1;
   block.offset_groups = 1;
-  const int64_t in_group = (block.group + 1) * g.group_in_channels - channel;
-  const int64_t in_offset_group = (block.offset_group + 1) * g.offset_group_channels - channel;
-  // Products write whole vectors: the last member needs room for them.
-  const int64_t last_member = PaddedColumns<Real>(g.group_in_channels);
-  const int64_t slice_pitch = SlicePitch<Real>(g.offset_group_channels);
-  if (channel % g.group_in_channels == 0 && in_offset_group >= 2 * g.group_in_channels &&
-      g.group_in_channels + last_member <= kBlockChannels) {
-    const int64_t fitting = (kBlockChannels - last_member) / g.group_in_channels + 1;
-    block.members = Minimum(in_offset_group / g.group_in_channels, fitting);
-    block.width = block.members * g.group_in_channels;
-    block.member_columns = g.group_in_channels;
-    block.pitch = SlicePitch<Real>(block.width - g.group_in_channels + last_member);
-  } else if (channel % g.offset_group_channels == 0 && in_group >= 2 * g.offset_group_channels &&
-             2 * slice_pitch <= kBlockChannels) {
-    block.offset_groups = Minimum(in_group / g.offset_group_channels, kBlockChannels / slice_pitch);
-    block.width = block.offset_groups * g.offset_group_channels;
-    block.member_columns = block.offset_groups * slice_pitch;
-    block.pitch = PaddedColumns<Real>(block.member_columns);
+  const ChannelsLeft left = {(block.group + 1) * g.group_in_channels - channel,
+                             (block.offset_group + 1) * g.offset_group_channels - channel};
+  if (StartsWholeGroups<Real>(g, channel, left)) {
+    TakeWholeGroups<Real>(g, left, &block);
+  } else if (StartsWholeOffsetGroups<Real>(g, channel, left)) {
+    TakeWholeOffsetGroups<Real>(g, left, &block);
   } else {
-    block.width = Minimum(kBlockChannels, Minimum(in_group, in_offset_group));
-    block.pitch = block.member_columns = SlicePitch<Real>(block.width);
+    TakePartOfGroup<Real>(left, &block);
   }
   block.packed = block.members * PaddedColumns<Real>(block.member_columns);
   const int64_t tap_bytes = kTilePixels * block.pitch * static_cast<int64_t>(sizeof(Real));
@@ -175,13 +213,20 @@ class ChannelBlocks {
   Slice* slices_ = nullptr;
 };
 
-// Calls visit(channel of the group, width, column) for each run of a member's channels that lies
-// together in its columns.
+// Channels of a member that lie together in its columns.
+struct ChannelRun {
+  int64_t channel;  // of the group
+  int64_t width;
+  int64_t column;
+};
+
+// Calls visit(ChannelRun) for each run of a block's members; they are the same for all members.
 template <typename Real, typename Visitor>
 static inline void VisitRuns(const Geometry& g, const ChannelBlock& block, Visitor visit) {
   const int64_t width = Minimum(block.member_columns, block.width / block.offset_groups);
   for (int64_t i = 0; i < block.offset_groups; ++i) {
-    visit(block.channel % g.group_in_channels + i * width, width, i * SlicePitch<Real>(width));
+    visit(ChannelRun{block.channel % g.group_in_channels + i * width, width,
+                     i * SlicePitch<Real>(width)});
   }
 }
 
@@ -190,45 +235,16 @@ static inline bool HasEmptyColumns(const ChannelBlock& block) {
   return block.members == 1 && block.width < block.member_columns;
 }
 
-// Consecutive output pixels of one image, in row-major order, and where the kernel's first tap lies
-// for each of them.
-struct Tile {
-  int64_t image;
-  int64_t first;
-  int64_t pixels;
-  int32_t origin_y[kTilePixels];
-  int32_t origin_x[kTilePixels];
-};
-
-static inline int64_t TilePixels(const Geometry& g) {
-  const int64_t pixels = CeilDivide(g.batch * g.out_pixels, kTiles);
-  return Minimum(kTilePixels, Maximum(kTilePixels / 2, RoundUp(pixels, 12)));
-}
-
-static inline int64_t TilesPerImage(const Geometry& g) {
-  return CeilDivide(g.out_pixels, TilePixels(g));
-}
-
-// The tile with this index, counting through all images.
-static inline void SetTile(const Geometry& g, int64_t index, Tile* tile) {
-  const int64_t tiles = TilesPerImage(g);
-  tile->image = index / tiles;
-  tile->first = index % tiles * TilePixels(g);
-  tile->pixels = Minimum(TilePixels(g), g.out_pixels - tile->first);
-  int64_t y = tile->first / g.out_width;
-  int64_t x = tile->first % g.out_width;
-  for (int64_t p = 0; p < tile->pixels; ++p) {
-    tile->origin_y[p] = static_cast<int32_t>(y * g.stride_height - g.pad_top);
-    tile->origin_x[p] = static_cast<int32_t>(x * g.stride_width - g.pad_left);
-    if (++x == g.out_width) {
-      x = 0;
-      ++y;
-    }
+// grad_output[output of the block's groups, kTilePixels]
+template <typename Real, typename Call>
+static void LoadGradOutput(const Call& call, const PixelRun& run, const ChannelBlock& block,
+                           Real* grad_output) {
+  const Geometry& g = call.geometry;
+  const int64_t first = run.image * g.out_channels + block.group * g.group_out_channels;
+  for (int64_t o = 0; o < block.members * g.group_out_channels; ++o) {
+    LoadValues(call.dtype, call.grad_output, (first + o) * g.out_pixels + run.first, run.pixels,
+               grad_output + o * kTilePixels);
   }
-}
-
-static inline int64_t MultiplyAdds(const Geometry& g) {
-  return g.batch * g.out_pixels * g.taps * g.group_in_channels * g.out_channels;
 }
 
 }  // namespace MS_DEFORM_ISA

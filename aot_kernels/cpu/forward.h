@@ -7,6 +7,7 @@
 #define MS_DEFORM_CPU_FORWARD_H_
 
 #include "cpu/plan.h"
+#include "cpu/threads.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
@@ -19,10 +20,10 @@ class Forward {
         g_(call.geometry),
         threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
-        images_(g_, blocks_),
+        images_(g_, blocks_, {g_, call.dtype, call.inputs.input, blocks_}),
         member_outputs_(PaddedColumns<Real>(g_.group_out_channels)),
         most_members_(CeilDivide(blocks_.most_outputs(), Maximum(1, g_.group_out_channels))),
-        sampler_(g_, call.dtype, call.inputs) {}
+        sampler_(g_, {g_, call.dtype, call.inputs}, blocks_) {}
 
   void Run() {
     const Workspace workspace([this](ArrayPlacer* placer) { Place(placer); });
@@ -34,7 +35,7 @@ class Forward {
       PackWeights();
       for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
         const int64_t end = Minimum(image + images_.capacity(), g_.batch);
-        images_.Load(call_.dtype, call_.inputs.input, image, end);
+        images_.Load(image, end);
         team.Wait();
         RunTiles(image * TilesPerImage(g_), end * TilesPerImage(g_));
         team.Wait();
@@ -89,32 +90,28 @@ class Forward {
     FillZeros(packed, HasEmptyColumns(block) ? depth * width : 0);
     const int64_t group = block.group + member;
     const int64_t present = Minimum(width, g_.group_out_channels - panel);
-    const Storage* of_panel =
-        weight + (group * g_.group_out_channels + panel) * g_.group_in_channels * g_.taps;
-    VisitRuns<Real>(g_, block, [&](int64_t channel, int64_t channels, int64_t column) {
-      const Storage* from = of_panel + channel * g_.taps;
-      Real* to = packed + column * width;
-      WithLanes<Real>(width, [&](auto lanes) {
-        PackRun<lanes>(from, channels, present, block.member_columns, to, width);
-      });
+    const int64_t row = g_.group_in_channels * g_.taps;
+    const Storage* of_panel = weight + (group * g_.group_out_channels + panel) * row;
+    VisitRuns<Real>(g_, block, [&](const ChannelRun& run) {
+      const Matrix<const Storage> from = {of_panel + run.channel * g_.taps, row, present,
+                                          run.width * g_.taps};
+      const Rows<Real> to = {packed + run.column * width, width};
+      WithLanes<Real>(width, [&](auto lanes) { PackRun<lanes>(from, block.member_columns, to); });
     });
   }
 
-  // to[tap * columns + channel][output] = from[output][channel][tap]
+  // to[tap * columns + channel, output] = from[output, (channel, tap)]
   template <int kLanes, typename Storage>
-  void PackRun(const Storage* from, int64_t channels, int64_t outputs, int64_t columns, Real* to,
-               int64_t width) const {
-    const int64_t from_row = g_.group_in_channels * g_.taps;
-    const int64_t length = channels * g_.taps;
-    for (int64_t first = 0; first < length; first += kLanes) {
-      for (int64_t output = 0; output < width; output += kLanes) {
+  void PackRun(const Matrix<const Storage>& from, int64_t columns, const Rows<Real>& to) const {
+    for (int64_t first = 0; first < from.columns; first += kLanes) {
+      for (int64_t output = 0; output < to.row; output += kLanes) {
         Vector<Real, kLanes> square[kLanes];
-        LoadSquare<kLanes, Real>(from + output * from_row + first, from_row, outputs - output,
-                                 length - first, square);
+        LoadSquare<kLanes, Real>(from.From(output, first), square);
         int64_t channel = first / g_.taps;
         int64_t tap = first % g_.taps;
-        for (int64_t j = 0; j < Minimum(kLanes, length - first); ++j) {
-          StoreVector<Real, kLanes>(to + (tap * columns + channel) * width + output, square[j]);
+        for (int64_t j = 0; j < Minimum(kLanes, from.columns - first); ++j) {
+          StoreVector<Real, kLanes>(to.data + (tap * columns + channel) * to.row + output,
+                                    square[j]);
           if (++tap == g_.taps) {
             tap = 0;
             ++channel;
@@ -129,12 +126,12 @@ class Forward {
     const int64_t thread = omp_get_thread_num();
 #pragma omp for schedule(dynamic) nowait
     for (int64_t index = begin; index < end; ++index) {
-      RunTile(index, samples_ + thread * blocks_.most_taps(), columns_ + thread * ColumnsSize(),
+      RunTile(index, {samples_ + thread * blocks_.most_taps(), columns_ + thread * ColumnsSize()},
               sums_ + thread * SumsSize());
     }
   }
 
-  void RunTile(int64_t index, TapSamples<Real>* samples, Real* columns, Real* sums) const {
+  void RunTile(int64_t index, const BlockSamples<Real>& samples, Real* sums) const {
     Tile tile;
     SetTile(g_, index, &tile);
     for (int64_t i = 0; i < blocks_.count(); ++i) {
@@ -142,21 +139,9 @@ class Forward {
       const bool starts_group = block.channel % g_.group_in_channels == 0;
       const bool ends_group = (block.channel + block.width) % g_.group_in_channels == 0;
       for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
-        const int64_t taps = Minimum(block.block_taps, g_.taps - tap);
-        sampler_.Run(tile, blocks_, block, tap, taps, images_.Slab(tile.image, block), samples,
-                     columns);
-        for (int64_t member = 0; member < block.members; ++member) {
-          const Factor<Real> a = {columns + member * block.member_columns,
-                                  block.pitch,
-                                  block.member_columns,
-                                  1,
-                                  taps,
-                                  kTilePixels * block.pitch};
-          MultiplyPacked(a, tile.pixels, WeightsOf(block, member), g_.taps * block.member_columns,
-                         tap * block.member_columns, g_.group_out_channels,
-                         Rows<Real>{sums + member * member_outputs_, SumsRow()},
-                         !starts_group || tap > 0);
-        }
+        const TapRun run = {tap, Minimum(block.block_taps, g_.taps - tap)};
+        sampler_.Run(tile, block, run, images_.Slab(tile.image, block), samples);
+        MultiplyTaps(tile, block, run, samples.columns, {sums, !starts_group || tap > 0});
       }
       if (ends_group) {
         StoreOutputs(tile, block, sums);
@@ -164,15 +149,42 @@ class Forward {
     }
   }
 
+  // The sums of a tile, and whether a product adds to them.
+  struct Sums {
+    Real* data;
+    bool accumulate;
+  };
+
+  // A function of its own, so that the pointers of a product's inner loop stay in registers.
+  [[gnu::noinline]] void MultiplyTaps(const Tile& tile, const ChannelBlock& block,
+                                      const TapRun& run, const Real* columns,
+                                      const Sums& sums) const {
+    for (int64_t member = 0; member < block.members; ++member) {
+      Factor<Real> a;
+      a.data = columns + member * block.member_columns;
+      a.rows = tile.pixels;
+      a.row = block.pitch;
+      a.steps = block.member_columns;
+      a.runs = run.taps;
+      a.run = kTilePixels * block.pitch;
+      MultiplyPacked(a,
+                     PackedRows<Real>{WeightsOf(block, member), g_.taps * block.member_columns,
+                                      run.first * block.member_columns},
+                     g_.group_out_channels,
+                     Rows<Real>{sums.data + member * member_outputs_, SumsRow()}, sums.accumulate);
+    }
+  }
+
   void StoreOutputs(const Tile& tile, const ChannelBlock& block, const Real* sums) const {
     VisitStorage<Real>(call_.dtype, call_.output, [&](auto* output) {
+      using Storage = std::remove_pointer_t<decltype(output)>;
       for (int64_t member = 0; member < block.members; ++member) {
         const int64_t first = (block.group + member) * g_.group_out_channels;
-        StoreTransposed<Lanes<Real>()>(
-            sums + member * member_outputs_, SumsRow(), tile.pixels, g_.group_out_channels,
-            g_.use_bias ? bias_ + first : nullptr,
-            output + (tile.image * g_.out_channels + first) * g_.out_pixels + tile.first,
-            g_.out_pixels);
+        const Matrix<const Real> from = {sums + member * member_outputs_, SumsRow(), tile.pixels,
+                                         g_.group_out_channels};
+        Storage* to = output + (tile.image * g_.out_channels + first) * g_.out_pixels + tile.first;
+        StoreTransposed<Lanes<Real>()>(from, g_.use_bias ? bias_ + first : nullptr,
+                                       Rows<Storage>{to, g_.out_pixels});
       }
     });
   }

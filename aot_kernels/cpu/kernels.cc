@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU kernels for one instruction set: compiled once for each, with MS_DEFORM_ISA naming it.
-#include "cpu/kernels.h"
-
-#include "common/library_info.h"
+#include "common/calls.h"
 #include "cpu/backward_bias.h"
 #include "cpu/backward_input.h"
 #include "cpu/backward_weight.h"
@@ -14,7 +12,7 @@ namespace {
 
 // The kernels compute in double for float64, in float for everything else.
 template <template <typename> class Operation, typename Call>
-void Run(const Call& call) {
+void Run(const Call& call, void*) {
   if (call.dtype == DType::kFloat64) {
     Operation<double>(call).Run();
   } else {
@@ -25,8 +23,9 @@ void Run(const Call& call) {
 }  // namespace
 
 extern const Kernels kKernels = {
-    MS_DEFORM_TEXT(MS_DEFORM_ISA),         Run<Forward, ForwardCall>,
-    Run<BackwardInput, BackwardInputCall>, Run<BackwardWeight, BackwardWeightCall>,
+    Run<Forward, ForwardCall>,
+    Run<BackwardInput, BackwardInputCall>,
+    Run<BackwardWeight, BackwardWeightCall>,
     Run<BackwardBias, BackwardBiasCall>,
 };
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The sampling plan of a tile: where each of its pixels samples through one tap of the kernel, for
-// one offset group. Forward and backward use the same one.
+// one offset group; and the samples themselves. Forward and backward use the same one.
 #ifndef MS_DEFORM_CPU_PLAN_H_
 #define MS_DEFORM_CPU_PLAN_H_
 
 #include "common/sampling.h"
-#include "cpu/images.h"
+#include "cpu/slabs.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
@@ -28,67 +28,89 @@ struct TapPoints {
 };
 
 template <typename Real>
-static void LocateTap(const Geometry& g, DType dtype, const Inputs& inputs, const Tile& tile,
-                      int64_t offset_group, int64_t tap, TapPoints<Real>* points) {
-  Real offset_y[kTilePixels];
-  Real offset_x[kTilePixels];
-  const int64_t channel = (tile.image * g.offset_groups + offset_group) * g.taps + tap;
-  LoadValues(dtype, inputs.offset, 2 * channel * g.out_pixels + tile.first, tile.pixels, offset_y);
-  LoadValues(dtype, inputs.offset, (2 * channel + 1) * g.out_pixels + tile.first, tile.pixels,
-             offset_x);
-  if (g.use_mask) {
-    LoadValues(dtype, inputs.mask, channel * g.out_pixels + tile.first, tile.pixels, points->mask);
-  } else {
+class Plan {
+ public:
+  Plan(const Geometry& g, DType dtype, const Inputs& inputs)
+      : g_(g), dtype_(dtype), inputs_(inputs) {}
+
+  void Locate(const Tile& tile, int64_t offset_group, int64_t tap, TapPoints<Real>* points) const {
+    Real offset_y[kTilePixels];
+    Real offset_x[kTilePixels];
+    const int64_t channel = (tile.image * g_.offset_groups + offset_group) * g_.taps + tap;
+    const int64_t first = channel * g_.out_pixels + tile.first;
+    const int64_t first_y = 2 * channel * g_.out_pixels + tile.first;
+    LoadValues(dtype_, inputs_.offset, first_y, tile.pixels, offset_y);
+    LoadValues(dtype_, inputs_.offset, first_y + g_.out_pixels, tile.pixels, offset_x);
+    if (g_.use_mask) {
+      LoadValues(dtype_, inputs_.mask, first, tile.pixels, points->mask);
+    } else {
+      for (int64_t p = 0; p < tile.pixels; ++p) {
+        points->mask[p] = Real(1);
+      }
+    }
+    const auto tap_y = static_cast<int32_t>(tap / g_.kernel_width * g_.dilation_height);
+    const auto tap_x = static_cast<int32_t>(tap % g_.kernel_width * g_.dilation_width);
+    const auto height = static_cast<int32_t>(g_.in_height);
+    const auto width = static_cast<int32_t>(g_.in_width);
+    const auto slab_width = static_cast<int32_t>(SlabWidth(g_));
     for (int64_t p = 0; p < tile.pixels; ++p) {
-      points->mask[p] = Real(1);
+      const SamplePoint<Real> point =
+          LocateSample(Real(tile.origin_y[p] + tap_y) + offset_y[p],
+                       Real(tile.origin_x[p] + tap_x) + offset_x[p], height, width);
+      points->pixel[p] = (point.top + 1) * slab_width + point.left + 1;
+      points->fraction_y[p] = point.fraction_y;
+      points->fraction_x[p] = point.fraction_x;
+      points->inside[p] = point.inside;
     }
   }
-  const auto tap_y = static_cast<int32_t>(tap / g.kernel_width * g.dilation_height);
-  const auto tap_x = static_cast<int32_t>(tap % g.kernel_width * g.dilation_width);
-  const auto height = static_cast<int32_t>(g.in_height);
-  const auto width = static_cast<int32_t>(g.in_width);
-  const auto slab_width = static_cast<int32_t>(SlabWidth(g));
-  for (int64_t p = 0; p < tile.pixels; ++p) {
-    const SamplePoint<Real> point =
-        LocateSample(Real(tile.origin_y[p] + tap_y) + offset_y[p],
-                     Real(tile.origin_x[p] + tap_x) + offset_x[p], height, width);
-    points->pixel[p] = (point.top + 1) * slab_width + point.left + 1;
-    points->fraction_y[p] = point.fraction_y;
-    points->fraction_x[p] = point.fraction_x;
-    points->inside[p] = point.inside;
-  }
-}
 
+  void Fold(int64_t pixels, const TapPoints<Real>& points, TapSamples<Real>* samples) const {
+    const auto outside = static_cast<int32_t>(SlabPixel(g_, g_.in_height, -1));
+    for (int64_t p = 0; p < pixels; ++p) {
+      samples->pixel[p] = points.inside[p] ? points.pixel[p] : outside;
+    }
+    for (int64_t p = 0; p < pixels; ++p) {
+      Real weight[kCorners];
+      CornerWeights(points.fraction_y[p], points.fraction_x[p], weight);
+      for (int i = 0; i < kCorners; ++i) {
+        samples->weight[i][p] = weight[i] * points.mask[p];
+      }
+    }
+  }
+
+ private:
+  const Geometry& g_;
+  DType dtype_;
+  const Inputs& inputs_;
+};
+
+// Some consecutive taps of the kernel.
+struct TapRun {
+  int64_t first;
+  int64_t taps;
+};
+
+// What sampling a block leaves behind.
 template <typename Real>
-static void FoldTap(const Geometry& g, const Tile& tile, const TapPoints<Real>& points,
-                    TapSamples<Real>* samples) {
-  const auto outside = static_cast<int32_t>(SlabPixel(g, g.in_height, -1));
-  for (int64_t p = 0; p < tile.pixels; ++p) {
-    samples->pixel[p] = points.inside[p] ? points.pixel[p] : outside;
-  }
-  for (int64_t p = 0; p < tile.pixels; ++p) {
-    Real weight[kCorners];
-    CornerWeights(points.fraction_y[p], points.fraction_x[p], weight);
-    for (int i = 0; i < kCorners; ++i) {
-      samples->weight[i][p] = weight[i] * points.mask[p];
-    }
-  }
-}
+struct BlockSamples {
+  TapSamples<Real>* samples;  // [tap], of the block's last slice
+  Real* columns;              // [tap, kTilePixels, block.pitch]
+};
 
-// columns[tap, pixel, kPitch] of one slice, with pixels `columns_row` apart and taps kTilePixels
-// pixels; `row` is the distance between rows of the slab.
-template <typename Real, int kPitch>
-static void SampleTaps(const Tile& tile, const TapSamples<Real>* samples, int64_t taps,
-                       const Real* slab, int64_t row, Real* columns, int64_t columns_row) {
+// columns[tap, pixel, kPitch] of one slice, with taps kTilePixels rows apart; the rows of the slab
+// are image rows.
+template <int kPitch, typename Real>
+static void SampleTaps(const TapSamples<Real>* samples, int64_t taps, int64_t pixels,
+                       Rows<const Real> slab, Rows<Real> columns) {
   constexpr int kLanes = LanesOfPitch<Real>(kPitch);
-  for (int64_t p = 0; p < tile.pixels; ++p) {
+  for (int64_t p = 0; p < pixels; ++p) {
     for (int64_t t = 0; t < taps; ++t) {
       const TapSamples<Real>& of_tap = samples[t];
-      const Real* top = slab + int64_t{of_tap.pixel[p]} * kPitch;
-      const Real* bottom = top + row;
+      const Real* top = slab.data + int64_t{of_tap.pixel[p]} * kPitch;
+      const Real* bottom = top + slab.row;
       const Real weight[kCorners] = {of_tap.weight[0][p], of_tap.weight[1][p], of_tap.weight[2][p],
                                      of_tap.weight[3][p]};
-      Real* column = columns + (t * kTilePixels + p) * columns_row;
+      Real* column = columns.data + (t * kTilePixels + p) * columns.row;
 #pragma GCC unroll 4
       for (int c = 0; c < kPitch; c += kLanes) {
         StoreVector<Real, kLanes>(column + c,
@@ -101,45 +123,36 @@ static void SampleTaps(const Tile& tile, const TapSamples<Real>* samples, int64_
   }
 }
 
-// grad_output[output of the block's groups, kTilePixels]
-template <typename Real>
-static void LoadGradOutput(const Geometry& g, DType dtype, const void* from, const Tile& tile,
-                           const ChannelBlock& block, Real* grad_output) {
-  const int64_t first = tile.image * g.out_channels + block.group * g.group_out_channels;
-  for (int64_t o = 0; o < block.members * g.group_out_channels; ++o) {
-    LoadValues(dtype, from, (first + o) * g.out_pixels + tile.first, tile.pixels,
-               grad_output + o * kTilePixels);
-  }
-}
-
-// Samples a block into columns [tap, pixel, block.pitch].
+// Samples blocks of channels.
 template <typename Real>
 class Sampler {
  public:
-  Sampler(const Geometry& g, DType dtype, const Inputs& inputs)
-      : g_(g), dtype_(dtype), inputs_(inputs) {}
+  Sampler(const Geometry& g, const Plan<Real>& plan, const ChannelBlocks<Real>& blocks)
+      : g_(g), plan_(plan), blocks_(blocks) {}
 
-  void Run(const Tile& tile, const ChannelBlocks<Real>& blocks, const ChannelBlock& block,
-           int64_t first_tap, int64_t taps, const Real* slab, TapSamples<Real>* samples,
-           Real* columns) const {
+  // slab: of the tile's image and the block.
+  void Run(const Tile& tile, const ChannelBlock& block, const TapRun& run, const Real* slab,
+           const BlockSamples<Real>& to) const {
     for (int64_t i = 0; i < block.offset_groups; ++i) {
-      const Slice& slice = blocks.SlicesOf(block)[i];
-      for (int64_t t = 0; t < taps; ++t) {
+      const Slice& slice = blocks_.SlicesOf(block)[i];
+      for (int64_t t = 0; t < run.taps; ++t) {
         TapPoints<Real> points;
-        LocateTap(g_, dtype_, inputs_, tile, slice.offset_group, first_tap + t, &points);
-        FoldTap(g_, tile, points, &samples[t]);
+        plan_.Locate(tile, slice.offset_group, run.first + t, &points);
+        plan_.Fold(tile.pixels, points, &to.samples[t]);
       }
       WithPitch<Real>(slice.pitch, [&](auto pitch) {
-        SampleTaps<Real, pitch>(tile, samples, taps, slab + slice.column * SlabPixels(g_),
-                                SlabWidth(g_) * pitch, columns + slice.column, block.pitch);
+        SampleTaps<pitch>(
+            to.samples, run.taps, tile.pixels,
+            Rows<const Real>{slab + slice.column * SlabPixels(g_), SlabWidth(g_) * pitch},
+            Rows<Real>{to.columns + slice.column, block.pitch});
       });
     }
   }
 
  private:
   const Geometry& g_;
-  DType dtype_;
-  const Inputs& inputs_;
+  Plan<Real> plan_;
+  const ChannelBlocks<Real>& blocks_;
 };
 
 }  // namespace MS_DEFORM_ISA

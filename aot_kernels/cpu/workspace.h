@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small integer arithmetic, and the division of a call's scratch into arrays.
+// The division of a call's scratch into arrays.
 #ifndef MS_DEFORM_CPU_WORKSPACE_H_
 #define MS_DEFORM_CPU_WORKSPACE_H_
 
 #include <cstdint>
 
+#include "common/integers.h"
 #include "cpu/scratch.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -13,11 +14,6 @@
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
-
-static inline int64_t Minimum(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t Maximum(int64_t a, int64_t b) { return a > b ? a : b; }
-static constexpr inline int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t RoundUp(int64_t a, int64_t unit) { return CeilDivide(a, unit) * unit; }
 
 // Hands out arrays one after the other, each aligned to a cache line; or, without memory behind it,
 // adds up what they take.

@@ -4,8 +4,9 @@
 #ifndef MS_DEFORM_CUDA_BACKWARD_BIAS_H_
 #define MS_DEFORM_CUDA_BACKWARD_BIAS_H_
 
+#include "common/calls.h"
+#include "cuda/launch.h"
 #include "cuda/product.h"
-#include "cuda/stream.h"
 
 namespace ms_deform {
 namespace cuda {
@@ -36,7 +37,7 @@ MS_DEFORM_DEVICE Real SumOfWarp(Real sum) {
 template <typename T>
 MS_DEFORM_KERNEL(kBiasThreads, 1)
 BackwardBiasKernel(BackwardBiasArguments<T> arguments) {
-  using Real = Sum<T>;
+  using Real = Compute<T>;
   auto& shared = SharedMemory<BackwardBiasShared<Real>>();
   const Geometry& g = arguments.g;
   MS_DEFORM_FOR_WORK(output, g.out_channels) {
@@ -66,11 +67,12 @@ BackwardBiasKernel(BackwardBiasArguments<T> arguments) {
 template <typename T>
 static void RunBackwardBias(const BackwardBiasCall& call, cudaStream_t stream) {
   const Geometry& g = call.geometry;
-  LaunchBlocks(BackwardBiasKernel<T>, g.out_channels, kBiasThreads,
-               sizeof(BackwardBiasShared<Sum<T>>), stream,
-               BackwardBiasArguments<T>{g, static_cast<const T*>(call.grad_output),
-                                        static_cast<T*>(call.grad_bias)},
-               "gradient of bias");
+  LaunchBlocks(
+      BackwardBiasKernel<T>,
+      {g.out_channels, kBiasThreads, sizeof(BackwardBiasShared<Compute<T>>), "gradient of bias"},
+      BackwardBiasArguments<T>{g, static_cast<const T*>(call.grad_output),
+                               static_cast<T*>(call.grad_bias)},
+      stream);
 }
 
 }  // namespace cuda

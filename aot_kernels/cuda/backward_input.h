@@ -16,8 +16,10 @@
 #ifndef MS_DEFORM_CUDA_BACKWARD_INPUT_H_
 #define MS_DEFORM_CUDA_BACKWARD_INPUT_H_
 
-#include "cuda/forward.h"
+#include "cuda/segments.h"
+#include "cuda/slabs.h"
 #include "cuda/sums.h"
+#include "cuda/tiles.h"
 
 namespace ms_deform {
 namespace cuda {
@@ -32,8 +34,8 @@ struct BackwardPack {
 };
 
 template <typename T>
-static inline int64_t PackedOutputs(const Geometry& g) {
-  return CeilDivide(g.group_out_channels, kStep<T>) * kStep<T>;
+MS_DEFORM_FUNCTION int64_t PackedOutputs(const Geometry& g) {
+  return RoundUp(g.group_out_channels, kStep<T>);
 }
 
 template <typename T>
@@ -41,20 +43,17 @@ MS_DEFORM_KERNEL(kElementThreads, 1)
 PackBackwardWeightsKernel(BackwardPack<T> pack) {
   const Geometry& g = pack.g;
   const int64_t count = g.in_channels * g.taps * pack.width;
-  MS_DEFORM_FOR_WORK(work, CeilDivide(count, kElementThreads)) {
-    const int64_t index = work * kElementThreads + threadIdx.x;
-    if (index < count) {
-      const int64_t output = index % pack.width;
-      const int64_t channel = index / pack.width % g.group_in_channels;
-      const int64_t tap = index / pack.width / g.group_in_channels % g.taps;
-      const int64_t group = index / pack.width / g.group_in_channels / g.taps;
-      T value = T();
-      if (output < g.group_out_channels) {
-        const int64_t row = group * g.group_out_channels + output;
-        value = pack.weight[(row * g.group_in_channels + channel) * g.taps + tap];
-      }
-      pack.packed[index] = value;
+  MS_DEFORM_FOR_ELEMENTS(index, count) {
+    int64_t group = index;
+    const int64_t output = TakeDigit(pack.width, &group);
+    const int64_t channel = TakeDigit(g.group_in_channels, &group);
+    const int64_t tap = TakeDigit(g.taps, &group);
+    T value = T();
+    if (output < g.group_out_channels) {
+      const int64_t row = group * g.group_out_channels + output;
+      value = pack.weight[(row * g.group_in_channels + channel) * g.taps + tap];
     }
+    pack.packed[index] = value;
   }
 }
 
@@ -63,14 +62,11 @@ struct BackwardInputArguments {
   Geometry g;
   Segments segments;
   Sampling<T> sampling;
-  int64_t first_image;  // of the pass
-  int64_t images;
-  bool aligned;          // rows of grad_output
-  const T* slabs;        // [image of the pass, slab pixel, C_in]
-  const T* packed;       // weights
-  const T* grad_output;  // [N, C_out, H_out, W_out]
+  Pass<T> pass;
+  const T* packed;  // weights
+  GradOutput<T> grad_output;
   Sums sums;
-  typename Sums::Element* grad_slabs;  // as slabs
+  typename Sums::Element* grad_slabs;  // as the pass's slabs
   T* grad_offset;                      // as offset
   T* grad_mask;                        // as mask, nullptr without one
 };
@@ -89,10 +85,10 @@ constexpr int kColumnsPitch = kRows + 4;
 
 template <typename T, int kRows>
 struct BackwardInputShared {
-  PlanEntry<Sum<T>> plan[kColumns];
+  PlanEntry<Compute<T>> plan[kColumns];
   union alignas(128) {
     Stage<T, kRows, Order::kByColumn> stages[2];
-    Sum<T> grad_columns[kColumns * kColumnsPitch<kRows>];  // [pixel, channel]
+    Compute<T> grad_columns[kColumns * kColumnsPitch<kRows>];  // [pixel, channel]
   };
 };
 
@@ -103,13 +99,19 @@ struct BackwardInputTile {
   int32_t pixel;
 };
 
+template <typename T>
+MS_DEFORM_FUNCTION int64_t BackwardInputTiles(const Geometry& g, const Pass<T>& pass) {
+  return pass.images * PixelTiles(g) * g.offset_groups * g.taps;
+}
+
 MS_DEFORM_DEVICE BackwardInputTile FindBackwardInputTile(const Geometry& g, int64_t first_image,
                                                          int64_t work) {
-  const int64_t pixel_tiles = PixelTiles(g);
-  const int64_t row = work % (g.offset_groups * g.taps);
-  const int64_t tile = work / (g.offset_groups * g.taps);
-  return {first_image + tile / pixel_tiles, static_cast<int32_t>(row / g.taps),
-          static_cast<int32_t>(row % g.taps), static_cast<int32_t>(tile % pixel_tiles * kColumns)};
+  BackwardInputTile tile;
+  tile.tap = static_cast<int32_t>(TakeDigit(g.taps, &work));
+  tile.offset_group = static_cast<int32_t>(TakeDigit(g.offset_groups, &work));
+  tile.pixel = static_cast<int32_t>(TakeDigit(PixelTiles(g), &work) * kColumns);
+  tile.image = first_image + work;
+  return tile;
 }
 
 // Loads a step: kRows channels of the packed weights, and grad_output of all pixels.
@@ -146,7 +148,7 @@ class BackwardInputLoader {
 template <typename T, int kRows, int kLanes, typename Sums>
 class ColumnGradients {
  public:
-  using Real = Sum<T>;
+  using Real = Compute<T>;
 
   __device__ ColumnGradients(const BackwardInputArguments<T, Sums>& arguments,
                              const BackwardInputTile& tile, const PlanEntry<Real>* plan)
@@ -160,14 +162,14 @@ class ColumnGradients {
   // grad_columns: [pixel, channel] of `channels` channels of the input from `channel` on.
   __device__ void Add(const Real* grad_columns, int64_t channel, int channels) {
     const Geometry& g = arguments_.g;
-    const int64_t image = (tile_.image - arguments_.first_image) * SlabPixels(g);
+    const int64_t slab = SlabStart(g, arguments_.pass, tile_.image);
 #pragma unroll
     for (int pass = 0; pass < kPasses; ++pass) {
       const PlanEntry<Real> entry = plan_[Pixel(pass)];
-      const int64_t pixel = image + (entry.pixel < 0 ? ~entry.pixel : entry.pixel);
+      const int64_t corner = slab + CornerPixel(entry) * g.in_channels + channel;
       for (int at = OwnLane() * kLanes; at < channels; at += kLanesOfPixel * kLanes) {
-        AddPack(entry, grad_columns + Pixel(pass) * kColumnsPitch<kRows> + at,
-                pixel * g.in_channels + channel + at, &point_[pass]);
+        AddPack(entry, grad_columns + Pixel(pass) * kColumnsPitch<kRows> + at, corner + at,
+                &point_[pass]);
       }
     }
   }
@@ -211,8 +213,7 @@ class ColumnGradients {
   __device__ void AddPack(const PlanEntry<Real>& entry, const Real* grad_column, int64_t index,
                           PointSums<Real>* point) const {
     const Geometry& g = arguments_.g;
-    const CornerPacks<T, kLanes> corners = LoadCorners<kLanes>(g, arguments_.slabs + index);
-    const bool inside = entry.pixel >= 0;
+    const CornerPacks<T, kLanes> corners = LoadCorners<kLanes>(g, arguments_.pass.slabs + index);
     Real weights[kCorners];
     CornerWeights(entry.fraction_y, entry.fraction_x, weights);
     Real grads[kLanes];
@@ -232,10 +233,10 @@ class ColumnGradients {
       grads[lane] = grad * entry.mask;
       point->y += grads[lane] * slope_y;
       point->x += grads[lane] * slope_x;
-      point->mask += inside ? grad * value : Real(0);
+      point->mask += HasValue(entry) ? grad * value : Real(0);
     }
     // A NaN point has a value, NaN, and no pixels.
-    if (inside && entry.pixel != OutsidePixel(g)) {
+    if (HasValue(entry) && CornerPixel(entry) != OutsidePixel(g)) {
       const int64_t row = SlabWidth(g) * g.in_channels;
       const int64_t distances[kCorners] = {0, g.in_channels, row, row + g.in_channels};
 #pragma unroll
@@ -262,10 +263,9 @@ BackwardInputKernel(BackwardInputArguments<T, Sums> arguments) {
   auto& shared = SharedMemory<BackwardInputShared<T, kRows>>();
   const Geometry& g = arguments.g;
   const Segments& segments = arguments.segments;
-  const int64_t width = CeilDivide(g.group_out_channels, kStep<T>) * kStep<T>;
-  const int64_t count = arguments.images * PixelTiles(g) * g.offset_groups * g.taps;
-  MS_DEFORM_FOR_WORK(work, count) {
-    const BackwardInputTile tile = FindBackwardInputTile(g, arguments.first_image, work);
+  const int64_t width = PackedOutputs<T>(g);
+  MS_DEFORM_FOR_WORK(work, BackwardInputTiles(g, arguments.pass)) {
+    const BackwardInputTile tile = FindBackwardInputTile(g, arguments.pass.first_image, work);
     if (threadIdx.x < kColumns) {
       shared.plan[threadIdx.x] =
           MakePlanEntry(g, arguments.sampling, {tile.image, tile.offset_group, tile.tap},
@@ -281,12 +281,8 @@ BackwardInputKernel(BackwardInputArguments<T, Sums> arguments) {
           (group * g.taps + tile.tap) * g.group_in_channels + channel % g.group_in_channels;
       const Matrix<T> weights = {arguments.packed + packed_row * width, width, segments.channels,
                                  width, true};
-      const int64_t first_output = tile.image * g.out_channels + group * g.group_out_channels;
-      const Matrix<T> grad_output = {arguments.grad_output + first_output * g.out_pixels,
-                                     g.out_pixels, g.group_out_channels, g.out_pixels,
-                                     arguments.aligned};
+      const Matrix<T> grad_output = MatrixOf(g, arguments.grad_output, tile.image, group);
       for (int32_t first = 0; first < segments.channels; first += kRows) {
-        const int32_t left = segments.channels - first;
         WarpProduct<T, Order::kByColumn> product;
         product.Clear();
         BackwardInputLoader<T, kRows> loader(weights, grad_output, first, tile.pixel);
@@ -296,7 +292,8 @@ BackwardInputKernel(BackwardInputArguments<T, Sums> arguments) {
             shared.grad_columns + FirstColumnOfWarp() * kColumnsPitch<kRows> + FirstRowOfWarp(),
             kColumnsPitch<kRows>);
         __syncthreads();
-        gradients.Add(shared.grad_columns, channel + first, left < kRows ? left : kRows);
+        gradients.Add(shared.grad_columns, channel + first,
+                      LeftOf(segments.channels, first, kRows));
         __syncthreads();
       }
     }
@@ -304,64 +301,44 @@ BackwardInputKernel(BackwardInputArguments<T, Sums> arguments) {
   }
 }
 
-template <typename T, int kRows, int kLanes, typename Sums>
-static void LaunchBackwardInput(const BackwardInputArguments<T, Sums>& arguments,
-                                cudaStream_t stream) {
-  const Geometry& g = arguments.g;
-  LaunchBlocks(BackwardInputKernel<T, kRows, kLanes, Sums>,
-               arguments.images * PixelTiles(g) * g.offset_groups * g.taps, kThreads<kRows>,
-               sizeof(BackwardInputShared<T, kRows>), stream, arguments,
-               "gradients of input, offset and mask");
-}
-
+// sum_bytes: of one sum.
 template <typename T, typename Sums>
 static void RunBackwardInputWith(const BackwardInputCall& call, const Sums& sums, int64_t sum_bytes,
                                  cudaStream_t stream) {
   const Geometry& g = call.geometry;
   const Segments segments = MakeSegments(g);
   const int64_t packed_size = g.in_channels * g.taps * PackedOutputs<T>(g);
-  const int64_t slab_size = SlabPixels(g) * g.in_channels;
-  const int64_t images =
-      ImagesOfPass(g.batch, slab_size * (static_cast<int64_t>(sizeof(T)) + sum_bytes));
   const Scratch packed(stream, packed_size * static_cast<int64_t>(sizeof(T)));
-  const Scratch slabs(stream, images * slab_size * static_cast<int64_t>(sizeof(T)));
-  const Scratch grad_slabs(stream, images * slab_size * sum_bytes);
-  LaunchBlocks(PackBackwardWeightsKernel<T>, CeilDivide(packed_size, kElementThreads),
-               kElementThreads, 0, stream,
-               BackwardPack<T>{g, PackedOutputs<T>(g), static_cast<const T*>(call.inputs.weight),
-                               packed.As<T>()},
-               "packing the weights");
-  BackwardInputArguments<T, Sums> arguments = {
-      g,
-      segments,
-      SamplingOf<T>(g, call.inputs),
-      0,
-      0,
-      g.out_pixels % kVector<T> == 0 && reinterpret_cast<uintptr_t>(call.grad_output) % 16 == 0,
-      slabs.As<T>(),
-      packed.As<T>(),
-      static_cast<const T*>(call.grad_output),
-      sums,
-      grad_slabs.As<typename Sums::Element>(),
-      static_cast<T*>(call.grad_offset),
-      g.use_mask ? static_cast<T*>(call.grad_mask) : nullptr};
-  for (int64_t first = 0; first < g.batch; first += images) {
-    const int64_t first_element = first * g.in_channels * g.in_pixels;
-    arguments.first_image = first;
-    arguments.images = images < g.batch - first ? images : g.batch - first;
-    FillSlabs(g, static_cast<const T*>(call.inputs.input) + first_element, arguments.images,
-              slabs.As<T>(), stream);
-    FillZeros(arguments.grad_slabs, arguments.images * slab_size * sum_bytes, stream);
-    if (segments.channels % kVector<T> != 0) {
-      LaunchBackwardInput<T, 64, 1>(arguments, stream);
-    } else if (segments.channels > 64) {
-      LaunchBackwardInput<T, 128, kVector<T>>(arguments, stream);
-    } else {
-      LaunchBackwardInput<T, 64, kVector<T>>(arguments, stream);
-    }
-    StoreSums(g, sums, arguments.grad_slabs, arguments.images,
-              static_cast<T*>(call.grad_input) + first_element, stream);
-  }
+  const ImageSlabs<T> slabs(g, sum_bytes, stream);
+  const Scratch grad_slabs(stream, slabs.capacity() * slabs.size() * sum_bytes);
+  LaunchElements(PackBackwardWeightsKernel<T>, packed_size, "packing the weights",
+                 BackwardPack<T>{g, PackedOutputs<T>(g), static_cast<const T*>(call.inputs.weight),
+                                 packed.As<T>()},
+                 stream);
+  BackwardInputArguments<T, Sums> arguments;
+  arguments.g = g;
+  arguments.segments = segments;
+  arguments.sampling = SamplingOf<T>(g, call.inputs);
+  arguments.packed = packed.As<T>();
+  arguments.grad_output = GradOutputOf<T>(g, call.grad_output);
+  arguments.sums = sums;
+  arguments.grad_slabs = grad_slabs.As<typename Sums::Element>();
+  arguments.grad_offset = static_cast<T*>(call.grad_offset);
+  arguments.grad_mask = g.use_mask ? static_cast<T*>(call.grad_mask) : nullptr;
+  slabs.ForEachPass(call.inputs.input, [&](const Pass<T>& pass) {
+    arguments.pass = pass;
+    FillZeros(arguments.grad_slabs, pass.images * slabs.size() * sum_bytes, stream);
+    WithTileShape<T>(segments.channels, segments.channels, [&](auto shape) {
+      constexpr int kRows = decltype(shape)::kRows;
+      LaunchBlocks(BackwardInputKernel<T, kRows, decltype(shape)::kLanes, Sums>,
+                   {BackwardInputTiles(g, pass), kThreads<kRows>,
+                    sizeof(BackwardInputShared<T, kRows>), "gradients of input, offset and mask"},
+                   arguments, stream);
+    });
+    T* grad_input =
+        static_cast<T*>(call.grad_input) + pass.first_image * g.in_channels * g.in_pixels;
+    StoreSums(ReadSums<T, Sums>{{g, pass.images, grad_input, arguments.grad_slabs}, sums}, stream);
+  });
 }
 
 template <typename T>
@@ -371,7 +348,7 @@ static void RunBackwardInput(const BackwardInputCall& call, cudaStream_t stream)
     FillZeros(call.grad_mask, sizeof(T), stream);
   }
   if (!call.deterministic) {
-    RunBackwardInputWith<T>(call, AtomicSums<T>(), sizeof(Sum<T>), stream);
+    RunBackwardInputWith<T>(call, AtomicSums<T>(), sizeof(Compute<T>), stream);
     return;
   }
   const Scratch scratch(stream, sizeof(Exponents));

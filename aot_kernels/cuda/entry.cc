@@ -3,47 +3,26 @@
 #include <stdexcept>
 #include <string>
 
-#include "common/aot_call.h"
-#include "common/backend.h"
+#include "common/calls.h"
 #include "common/library_info.h"
-#include "cuda/device_state.h"
-#include "cuda/kernels.h"
+#include "cuda/device_info.h"
+#include "cuda/scratch.h"
 
 MS_DEFORM_LIBRARY_INFO("cuda");
 
 namespace ms_deform {
-namespace {
+namespace cuda {
 
-const cuda::Kernels& KernelsOf(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return cuda::kFloat32Kernels;
-    case DType::kFloat64:
-      return cuda::kFloat64Kernels;
-    case DType::kFloat16:
-      return cuda::kFloat16Kernels;
-    case DType::kBFloat16:
-      return cuda::kBFloat16Kernels;
-  }
-  throw std::invalid_argument("deform_conv2d: unsupported dtype");
-}
+// Those of each dtype's unit of cuda/kernels.cu.
+template <typename T>
+const Kernels& KernelsOf();
 
-}  // namespace
+}  // namespace cuda
 
-void Run(const ForwardCall& call, void* stream) {
-  KernelsOf(call.dtype).forward(call, static_cast<CUstream_st*>(stream));
-}
-
-void Run(const BackwardInputCall& call, void* stream) {
-  KernelsOf(call.dtype).backward_input(call, static_cast<CUstream_st*>(stream));
-}
-
-void Run(const BackwardWeightCall& call, void* stream) {
-  KernelsOf(call.dtype).backward_weight(call, static_cast<CUstream_st*>(stream));
-}
-
-void Run(const BackwardBiasCall& call, void* stream) {
-  KernelsOf(call.dtype).backward_bias(call, static_cast<CUstream_st*>(stream));
+const Kernels& KernelsFor(DType dtype) {
+  const Kernels* kernels = nullptr;
+  VisitType(dtype, [&](auto example) { kernels = &cuda::KernelsOf<decltype(example)>(); });
+  return *kernels;
 }
 
 }  // namespace ms_deform

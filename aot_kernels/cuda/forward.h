@@ -11,9 +11,9 @@
 #ifndef MS_DEFORM_CUDA_FORWARD_H_
 #define MS_DEFORM_CUDA_FORWARD_H_
 
-#include "cuda/layout.h"
-#include "cuda/product.h"
 #include "cuda/segments.h"
+#include "cuda/slabs.h"
+#include "cuda/tiles.h"
 
 namespace ms_deform {
 namespace cuda {
@@ -47,19 +47,13 @@ struct ForwardPack {
   T* packed;        // [C_out, chunk, size]
 };
 
-constexpr int kElementThreads = 256;
-
 template <typename T>
 MS_DEFORM_KERNEL(kElementThreads, 1)
 PackForwardWeightsKernel(ForwardPack<T> pack) {
   const Geometry& g = pack.g;
   const int64_t taps = g.taps;
   const int64_t width = int64_t{pack.chunks.count} * pack.chunks.size;
-  MS_DEFORM_FOR_WORK(work, CeilDivide(g.out_channels * width, kElementThreads)) {
-    const int64_t index = work * kElementThreads + threadIdx.x;
-    if (index >= g.out_channels * width) {
-      continue;
-    }
+  MS_DEFORM_FOR_ELEMENTS(index, g.out_channels * width) {
     const int64_t output = index / width;
     const auto at = static_cast<int32_t>(index % width);
     const int32_t in_chunk = at % pack.chunks.size;
@@ -81,9 +75,7 @@ struct ForwardArguments {
   Segments segments;
   Chunks chunks;
   Sampling<T> sampling;
-  int64_t first_image;  // of the pass
-  int64_t images;
-  const T* slabs;   // [image of the pass, slab pixel, C_in]
+  Pass<T> pass;
   const T* packed;  // weights
   const T* bias;    // [C_out] or nullptr
   T* output;        // [N, C_out, H_out, W_out]
@@ -92,10 +84,10 @@ struct ForwardArguments {
 template <typename T, int kRows>
 union ForwardShared {
   struct {
-    PlanEntry<Sum<T>> plan[kPlanRows * kColumns];  // [row of the chunk, pixel]
+    PlanEntry<Compute<T>> plan[kPlanRows * kColumns];  // [row of the chunk, pixel]
     Stage<T, kRows, Order::kByStep> stages[2];
   } loop;
-  Staging<Sum<T>> staging[kThreads<kRows> / kWarp];
+  Staging<Compute<T>> staging[kThreads<kRows> / kWarp];
 };
 
 // What a block works on.
@@ -106,23 +98,20 @@ struct ForwardTile {
   int32_t pixel;
 };
 
-// Outputs of one tile of pixels are neighbours, so that blocks that run together sample the same.
-template <int kRows>
-MS_DEFORM_FUNCTION int64_t OutputTiles(const Geometry& g) {
-  return (g.group_out_channels + kRows - 1) / kRows;
-}
-MS_DEFORM_FUNCTION int64_t PixelTiles(const Geometry& g) {
-  return (g.out_pixels + kColumns - 1) / kColumns;
+template <int kRows, typename T>
+MS_DEFORM_FUNCTION int64_t ForwardTiles(const Geometry& g, const Pass<T>& pass) {
+  return pass.images * PixelTiles(g) * g.groups * OutputTiles<kRows>(g);
 }
 
+// Outputs of one tile of pixels are neighbours, so that blocks that run together sample the same.
 template <int kRows>
 MS_DEFORM_DEVICE ForwardTile FindForwardTile(const Geometry& g, int64_t first_image, int64_t work) {
-  const int64_t output_tiles = OutputTiles<kRows>(g);
-  const int64_t of_pixels = output_tiles * g.groups;
-  const int64_t pixel_tiles = PixelTiles(g);
-  return {first_image + work / of_pixels / pixel_tiles, work % of_pixels / output_tiles,
-          work % output_tiles * kRows,
-          static_cast<int32_t>(work / of_pixels % pixel_tiles * kColumns)};
+  ForwardTile tile;
+  tile.output = TakeDigit(OutputTiles<kRows>(g), &work) * kRows;
+  tile.group = TakeDigit(g.groups, &work);
+  tile.pixel = static_cast<int32_t>(TakeDigit(PixelTiles(g), &work) * kColumns);
+  tile.image = first_image + work;
+  return tile;
 }
 
 // Loads a step: kRows outputs of the packed weights, and the samples of all pixels.
@@ -130,19 +119,17 @@ template <typename T, int kRows, int kLanes>
 class ForwardLoader {
  public:
   __device__ ForwardLoader(const ForwardArguments<T>& arguments, const ForwardTile& tile,
-                           int32_t first_row, const PlanEntry<Sum<T>>* plan)
+                           int32_t first_row, const PlanEntry<Compute<T>>* plan)
       : g_(arguments.g),
         segments_(arguments.segments),
-        slab_(arguments.slabs +
-              (tile.image - arguments.first_image) * SlabPixels(g_) * g_.in_channels),
+        slab_(arguments.pass.slabs + SlabStart(g_, arguments.pass, tile.image)),
         group_(tile.group),
         first_row_(first_row),
+        rows_(LeftOf(segments_.rows, first_row, arguments.chunks.rows)),
         first_output_(tile.output),
         samples_(arguments.g, plan) {
     const int64_t width = int64_t{arguments.chunks.count} * arguments.chunks.size;
     const int64_t chunk = first_row / arguments.chunks.rows;
-    const int32_t rows_left = segments_.rows - first_row;
-    rows_ = rows_left < arguments.chunks.rows ? rows_left : arguments.chunks.rows;
     weights_ = {arguments.packed + tile.group * g_.group_out_channels * width +
                     chunk * arguments.chunks.size,
                 width, g_.group_out_channels, arguments.chunks.size, true};
@@ -150,48 +137,21 @@ class ForwardLoader {
 
   __device__ void Fetch(int step) {
     weight_loader_.Fetch(weights_, first_output_, int64_t{step} * kStep<T>);
-#pragma unroll
-    for (int i = 0; i < kShare; ++i) {
-      const int32_t at = step * kStep<T> + Column(i);
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        FetchSample(i * kParts + part, at + part * kLanes, Pixel(i));
-      }
-    }
+    samples_.Fetch([&](int pixel, int column) { return Find(pixel, step * kStep<T> + column); });
   }
 
   __device__ void Place(Stage<T, kRows, Order::kByStep>* stage) const {
     weight_loader_.Place(stage->a, kStepPitch<T>);
-#pragma unroll
-    for (int i = 0; i < kShare; ++i) {
-      Pack<T, kVector<T>> samples;
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        samples_.Place(i * kParts + part, samples.values + part * kLanes);
-      }
-      *reinterpret_cast<Pack<T, kVector<T>>*>(stage->b + Pixel(i) * kStepPitch<T> + Column(i)) =
-          samples;
-    }
+    samples_.Place(stage->b, kStepPitch<T>);
   }
 
  private:
-  static constexpr int kVectorsOfRow = kStep<T> / kVector<T>;
-  static constexpr int kShare = kColumns * kVectorsOfRow / kThreads<kRows>;
-  static constexpr int kParts = kVector<T> / kLanes;
-
-  static __device__ int Pixel(int i) {
-    return (static_cast<int>(threadIdx.x) + i * kThreads<kRows>) / kVectorsOfRow;
-  }
-  static __device__ int Column(int i) {
-    return (static_cast<int>(threadIdx.x) + i * kThreads<kRows>) % kVectorsOfRow * kVector<T>;
-  }
-
   // at: within the chunk's part of the sum.
-  __device__ void FetchSample(int index, int32_t at, int pixel) {
+  __device__ SampleAt<T> Find(int pixel, int32_t at) const {
     const int32_t row = at / segments_.channels;
     const int64_t channel =
         FirstChannel(g_, segments_, group_, first_row_ + row) + at % segments_.channels;
-    samples_.Fetch(index, row < rows_ ? row * kColumns + pixel : -1, slab_ + channel);
+    return {row < rows_ ? row * kColumns + pixel : -1, slab_ + channel};
   }
 
   const Geometry& g_;
@@ -203,7 +163,7 @@ class ForwardLoader {
   int64_t first_output_;
   Matrix<T> weights_;
   TileLoader<T, kRows, kStep<T>, kThreads<kRows>> weight_loader_;
-  SampleRegisters<T, kLanes, kShare * kParts> samples_;
+  SampleLoader<T, kColumns, kStep<T>, kThreads<kRows>, kLanes> samples_;
 };
 
 // kLanes: channels loaded at once; a segment has a multiple of them.
@@ -213,27 +173,24 @@ ForwardKernel(ForwardArguments<T> arguments) {
   auto& shared = SharedMemory<ForwardShared<T, kRows>>();
   const Geometry& g = arguments.g;
   const Segments& segments = arguments.segments;
-  const int64_t count = arguments.images * PixelTiles(g) * g.groups * OutputTiles<kRows>(g);
-  MS_DEFORM_FOR_WORK(work, count) {
-    const ForwardTile tile = FindForwardTile<kRows>(g, arguments.first_image, work);
+  MS_DEFORM_FOR_WORK(work, ForwardTiles<kRows>(g, arguments.pass)) {
+    const ForwardTile tile = FindForwardTile<kRows>(g, arguments.pass.first_image, work);
     WarpProduct<T, Order::kByStep> product;
     product.Clear();
     for (int32_t first = 0; first < segments.rows; first += arguments.chunks.rows) {
-      const int32_t left = segments.rows - first;
-      const int32_t rows = left < arguments.chunks.rows ? left : arguments.chunks.rows;
+      const int rows = LeftOf(segments.rows, first, arguments.chunks.rows);
       for (int i = threadIdx.x; i < rows * kColumns; i += kThreads<kRows>) {
         const PlanRow row = MakePlanRow(g, segments, tile.image, tile.group, first + i / kColumns);
         shared.loop.plan[i] = MakePlanEntry(g, arguments.sampling, row, tile.pixel + i % kColumns);
       }
       __syncthreads();
       ForwardLoader<T, kRows, kLanes> loader(arguments, tile, first, shared.loop.plan);
-      const int steps = (rows * segments.channels + kStep<T> - 1) / kStep<T>;
+      const auto steps = static_cast<int>(CeilDivide(rows * segments.channels, kStep<T>));
       MultiplySteps<T, kRows, Order::kByStep>(steps, &loader, shared.loop.stages, &product);
     }
     const int64_t channel = tile.group * g.group_out_channels + tile.output;
-    const int64_t rows_left = g.group_out_channels - tile.output;
-    VisitSums(product, rows_left < kRows ? static_cast<int>(rows_left) : kRows, shared.staging,
-              [&](int row, int column, Sum<T> sum) {
+    VisitSums(product, LeftOf(g.group_out_channels, tile.output, kRows), shared.staging,
+              [&](int row, int column, Compute<T> sum) {
                 if (tile.pixel + column < g.out_pixels) {
                   if (arguments.bias != nullptr) {
                     sum += LoadOnDevice(arguments.bias[channel + row]);
@@ -246,52 +203,36 @@ ForwardKernel(ForwardArguments<T> arguments) {
   }
 }
 
-template <typename T, int kRows, int kLanes>
-static void LaunchForward(const ForwardArguments<T>& arguments, cudaStream_t stream) {
-  const Geometry& g = arguments.g;
-  LaunchBlocks(ForwardKernel<T, kRows, kLanes>,
-               arguments.images * PixelTiles(g) * g.groups * OutputTiles<kRows>(g), kThreads<kRows>,
-               sizeof(ForwardShared<T, kRows>), stream, arguments, "forward");
-}
-
 template <typename T>
 static void RunForward(const ForwardCall& call, cudaStream_t stream) {
   const Geometry& g = call.geometry;
   const Segments segments = MakeSegments(g);
   const Chunks chunks = MakeChunks<T>(segments);
   const int64_t packed_size = g.out_channels * chunks.count * chunks.size;
-  const int64_t slab_size = SlabPixels(g) * g.in_channels;
-  const int64_t images = ImagesOfPass(g.batch, slab_size * static_cast<int64_t>(sizeof(T)));
   const Scratch packed(stream, packed_size * static_cast<int64_t>(sizeof(T)));
-  const Scratch slabs(stream, images * slab_size * static_cast<int64_t>(sizeof(T)));
-  LaunchBlocks(PackForwardWeightsKernel<T>, CeilDivide(packed_size, kElementThreads),
-               kElementThreads, 0, stream,
-               ForwardPack<T>{g, segments, chunks, static_cast<const T*>(call.inputs.weight),
-                              packed.As<T>()},
-               "packing the weights");
-  ForwardArguments<T> arguments = {g,
-                                   segments,
-                                   chunks,
-                                   SamplingOf<T>(g, call.inputs),
-                                   0,
-                                   0,
-                                   slabs.As<T>(),
-                                   packed.As<T>(),
-                                   g.use_bias ? static_cast<const T*>(call.bias) : nullptr,
-                                   static_cast<T*>(call.output)};
-  for (int64_t first = 0; first < g.batch; first += images) {
-    arguments.first_image = first;
-    arguments.images = images < g.batch - first ? images : g.batch - first;
-    FillSlabs(g, static_cast<const T*>(call.inputs.input) + first * g.in_channels * g.in_pixels,
-              arguments.images, slabs.As<T>(), stream);
-    if (segments.channels % kVector<T> != 0) {
-      LaunchForward<T, 64, 1>(arguments, stream);
-    } else if (g.group_out_channels > 64) {
-      LaunchForward<T, 128, kVector<T>>(arguments, stream);
-    } else {
-      LaunchForward<T, 64, kVector<T>>(arguments, stream);
-    }
-  }
+  const ImageSlabs<T> slabs(g, 0, stream);
+  LaunchElements(PackForwardWeightsKernel<T>, packed_size, "packing the weights",
+                 ForwardPack<T>{g, segments, chunks, static_cast<const T*>(call.inputs.weight),
+                                packed.As<T>()},
+                 stream);
+  ForwardArguments<T> arguments;
+  arguments.g = g;
+  arguments.segments = segments;
+  arguments.chunks = chunks;
+  arguments.sampling = SamplingOf<T>(g, call.inputs);
+  arguments.packed = packed.As<T>();
+  arguments.bias = g.use_bias ? static_cast<const T*>(call.bias) : nullptr;
+  arguments.output = static_cast<T*>(call.output);
+  slabs.ForEachPass(call.inputs.input, [&](const Pass<T>& pass) {
+    arguments.pass = pass;
+    WithTileShape<T>(g.group_out_channels, segments.channels, [&](auto shape) {
+      constexpr int kRows = decltype(shape)::kRows;
+      LaunchBlocks(ForwardKernel<T, kRows, decltype(shape)::kLanes>,
+                   {ForwardTiles<kRows>(g, pass), kThreads<kRows>, sizeof(ForwardShared<T, kRows>),
+                    "forward"},
+                   arguments, stream);
+    });
+  });
 }
 
 }  // namespace cuda

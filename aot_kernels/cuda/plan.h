@@ -7,34 +7,35 @@
 #include "common/calls.h"
 #include "common/sampling.h"
 #include "common/slab.h"
-#include "cuda/device.h"
+#include "cuda/product.h"
 
 namespace ms_deform {
 namespace cuda {
 
-MS_DEFORM_FUNCTION int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// What sums of T are kept in, and coordinates: float for the halves, as on the CPU.
-template <typename T>
-struct SumOf {
-  using Type = float;
-};
-template <>
-struct SumOf<double> {
-  using Type = double;
-};
-template <typename T>
-using Sum = typename SumOf<T>::Type;
-
-// Read by one 16-byte load in float. `pixel` of the slab is the top left corner; it is bitwise
-// complemented where a point has a slope but no value, see LocateSample.
+// Read by one 16-byte load in float, which leaves no room for a flag: where a point has a slope but
+// no value (see LocateSample), the top left corner's pixel is stored as its bitwise complement.
 template <typename Real>
 struct alignas(4 * sizeof(Real)) PlanEntry {
   Real fraction_y;
   Real fraction_x;
   Real mask;
-  int32_t pixel;
+  int32_t marked_pixel;
 };
+
+MS_DEFORM_FUNCTION int32_t MarkedPixel(int32_t pixel, bool has_value) {
+  return has_value ? pixel : ~pixel;
+}
+
+template <typename Real>
+MS_DEFORM_DEVICE bool HasValue(const PlanEntry<Real>& entry) {
+  return entry.marked_pixel >= 0;
+}
+
+// The top left corner, a pixel of the slab.
+template <typename Real>
+MS_DEFORM_DEVICE int32_t CornerPixel(const PlanEntry<Real>& entry) {
+  return HasValue(entry) ? entry.marked_pixel : ~entry.marked_pixel;
+}
 
 // A row of the plan: the samples of one tap in one offset group.
 struct PlanRow {
@@ -62,9 +63,9 @@ static inline Sampling<T> SamplingOf(const Geometry& g, const Inputs& inputs) {
 
 // A pixel beyond the output (the rest of a tile) samples outside, with mask 0.
 template <typename T>
-MS_DEFORM_DEVICE PlanEntry<Sum<T>> MakePlanEntry(const Geometry& g, const Sampling<T>& sampling,
-                                                 const PlanRow& row, int32_t pixel) {
-  using Real = Sum<T>;
+MS_DEFORM_DEVICE PlanEntry<Compute<T>> MakePlanEntry(const Geometry& g, const Sampling<T>& sampling,
+                                                     const PlanRow& row, int32_t pixel) {
+  using Real = Compute<T>;
   if (pixel >= g.out_pixels) {
     return {Real(0), Real(0), Real(0), OutsidePixel(g)};
   }
@@ -85,21 +86,16 @@ MS_DEFORM_DEVICE PlanEntry<Sum<T>> MakePlanEntry(const Geometry& g, const Sampli
       LocateSample(Real(y) + offset_y, Real(x) + offset_x, static_cast<int32_t>(g.in_height),
                    static_cast<int32_t>(g.in_width));
   const auto at = static_cast<int32_t>(SlabPixel(g, point.top, point.left));
-  return {point.fraction_y, point.fraction_x, mask, point.inside ? at : ~at};
+  return {point.fraction_y, point.fraction_x, mask, MarkedPixel(at, point.inside)};
 }
 
 // Where an entry's value is read.
 template <typename Real>
 MS_DEFORM_DEVICE int32_t ValuePixel(const Geometry& g, const PlanEntry<Real>& entry) {
-  return entry.pixel < 0 ? OutsidePixel(g) : entry.pixel;
+  return HasValue(entry) ? CornerPixel(entry) : OutsidePixel(g);
 }
 
-// Neighbouring channels that a lane loads at once.
-template <typename T, int kLanes>
-struct alignas(sizeof(T) * kLanes) Pack {
-  T values[kLanes];
-};
-
+// Of neighbouring channels.
 template <typename T, int kLanes>
 struct CornerPacks {
   Pack<T, kLanes> corner[kCorners];
@@ -118,28 +114,34 @@ MS_DEFORM_DEVICE CornerPacks<T, kLanes> LoadCorners(const Geometry& g, const T* 
   return packs;
 }
 
+// Some samples: of neighbouring channels, through one entry of the plan, -1 for samples of 0.
+template <typename T>
+struct SampleAt {
+  int32_t entry;
+  const T* slab;  // of the image, from the first of the channels on
+};
+
 // Samples of a thread on their way to shared memory: Fetch starts the loads of the corners, Place
-// interpolates. Entry -1 stands for a sample that is 0.
+// interpolates.
 template <typename T, int kLanes, int kSamples>
 class SampleRegisters {
  public:
-  __device__ SampleRegisters(const Geometry& g, const PlanEntry<Sum<T>>* plan)
+  __device__ SampleRegisters(const Geometry& g, const PlanEntry<Compute<T>>* plan)
       : g_(g), plan_(plan) {}
 
-  // slab: of the image, from the first of the wanted channels on.
-  __device__ void Fetch(int index, int32_t entry, const T* slab) {
-    entries_[index] = entry;
-    if (entry >= 0) {
-      const int64_t pixel = ValuePixel(g_, plan_[entry]);
-      corners_[index] = LoadCorners<kLanes>(g_, slab + pixel * g_.in_channels);
+  __device__ void Fetch(int index, const SampleAt<T>& at) {
+    entries_[index] = at.entry;
+    if (at.entry >= 0) {
+      const int64_t pixel = ValuePixel(g_, plan_[at.entry]);
+      corners_[index] = LoadCorners<kLanes>(g_, at.slab + pixel * g_.in_channels);
     }
   }
 
   __device__ void Place(int index, T* samples) const {
-    Sum<T> sums[kLanes] = {};
+    Compute<T> sums[kLanes] = {};
     if (entries_[index] >= 0) {
-      const PlanEntry<Sum<T>> entry = plan_[entries_[index]];
-      Sum<T> weights[kCorners];
+      const PlanEntry<Compute<T>> entry = plan_[entries_[index]];
+      Compute<T> weights[kCorners];
       CornerWeights(entry.fraction_y, entry.fraction_x, weights);
 #pragma unroll
       for (int i = 0; i < kCorners; ++i) {
@@ -158,9 +160,49 @@ class SampleRegisters {
 
  private:
   const Geometry& g_;
-  const PlanEntry<Sum<T>>* plan_;
+  const PlanEntry<Compute<T>>* plan_;
   int32_t entries_[kSamples];
   CornerPacks<T, kLanes> corners_[kSamples];
+};
+
+// The threads' shares of a tile [kTileRows, kTileColumns] of samples, kLanes neighbouring columns
+// at a time.
+template <typename T, int kTileRows, int kTileColumns, int kBlockThreads, int kLanes>
+class SampleLoader {
+ public:
+  __device__ SampleLoader(const Geometry& g, const PlanEntry<Compute<T>>* plan)
+      : samples_(g, plan) {}
+
+  // find(row, column) gives the SampleAt of a place of the tile.
+  template <typename Find>
+  __device__ void Fetch(const Find& find) {
+#pragma unroll
+    for (int i = 0; i < Share::kCount; ++i) {
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        samples_.Fetch(i * kParts + part, find(Share::Row(i), Share::Column(i) + part * kLanes));
+      }
+    }
+  }
+
+  __device__ void Place(T* to, int pitch) const {
+#pragma unroll
+    for (int i = 0; i < Share::kCount; ++i) {
+      Pack<T, kVector<T>> samples;
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        samples_.Place(i * kParts + part, samples.values + part * kLanes);
+      }
+      *reinterpret_cast<Pack<T, kVector<T>>*>(to + Share::Row(i) * pitch + Share::Column(i)) =
+          samples;
+    }
+  }
+
+ private:
+  using Share = TileShare<T, kTileRows, kTileColumns, kBlockThreads>;
+  static constexpr int kParts = kVector<T> / kLanes;
+
+  SampleRegisters<T, kLanes, Share::kCount * kParts> samples_;
 };
 
 }  // namespace cuda

@@ -10,7 +10,8 @@
 
 #include <type_traits>
 
-#include "cuda/plan.h"
+#include "common/integers.h"
+#include "cuda/device.h"
 
 namespace ms_deform {
 namespace cuda {
@@ -30,6 +31,12 @@ template <typename T, int kRows, int kLanes>
 constexpr int kBlocks = sizeof(T) == 8 || kLanes == 1 ? 256 / kThreads<kRows>
                         : kRows == 64                 ? 3
                                                       : 512 / kThreads<kRows>;
+
+// Neighbouring elements that are loaded at once.
+template <typename T, int kLanes>
+struct alignas(sizeof(T) * kLanes) Pack {
+  T values[kLanes];
+};
 
 // A vector is one 16-byte access. A step is four of them: enough work between two barriers, and two
 // stages of two tiles stay below the 48 KB of shared memory that every GPU gives beside the plan.
@@ -60,7 +67,7 @@ struct alignas(128) Stage {
 template <typename T, Order kOrder>
 class LaneProduct {
  public:
-  using Real = Sum<T>;
+  using Real = Compute<T>;
 
   __device__ void Clear() {
 #pragma unroll
@@ -328,32 +335,18 @@ struct Matrix {
   bool aligned;  // every row is 16-byte aligned
 };
 
-// The threads' shares of a tile [kTileRows, kTileColumns] of a matrix, kept in registers between
-// Fetch and Place; what lies beyond the matrix is 0.
+// What is left of `size` from `first` on, `most` at the most.
+MS_DEFORM_DEVICE int LeftOf(int64_t size, int64_t first, int most) {
+  return static_cast<int>(Minimum(size - first, most));
+}
+
+// The vectors of a tile [kTileRows, kTileColumns] in shared memory, in equal shares for the
+// threads: where a thread's vector i begins.
 template <typename T, int kTileRows, int kTileColumns, int kBlockThreads>
-class TileLoader {
- public:
-  __device__ void Fetch(const Matrix<T>& matrix, int64_t first_row, int64_t first_column) {
-#pragma unroll
-    for (int i = 0; i < kShare; ++i) {
-      const int64_t row = first_row + Row(i);
-      const int64_t column = first_column + Column(i);
-      const int64_t count = row < matrix.rows ? matrix.columns - column : 0;
-      packs_[i] = LoadVector(matrix.data + row * matrix.pitch + column, count, matrix.aligned);
-    }
-  }
-
-  __device__ void Place(T* to, int pitch) const {
-#pragma unroll
-    for (int i = 0; i < kShare; ++i) {
-      *reinterpret_cast<Pack<T, kVector<T>>*>(to + Row(i) * pitch + Column(i)) = packs_[i];
-    }
-  }
-
- private:
+struct TileShare {
   static constexpr int kVectorsOfRow = kTileColumns / kVector<T>;
-  static constexpr int kShare = kTileRows * kVectorsOfRow / kBlockThreads;
-  static_assert(kShare * kBlockThreads == kTileRows * kVectorsOfRow, "equal shares");
+  static constexpr int kCount = kTileRows * kVectorsOfRow / kBlockThreads;
+  static_assert(kCount * kBlockThreads == kTileRows * kVectorsOfRow, "equal shares");
 
   static __device__ int Row(int i) {
     return (static_cast<int>(threadIdx.x) + i * kBlockThreads) / kVectorsOfRow;
@@ -361,8 +354,35 @@ class TileLoader {
   static __device__ int Column(int i) {
     return (static_cast<int>(threadIdx.x) + i * kBlockThreads) % kVectorsOfRow * kVector<T>;
   }
+};
 
-  Pack<T, kVector<T>> packs_[kShare];
+// The threads' shares of a tile of a matrix, kept in registers between Fetch and Place; what lies
+// beyond the matrix is 0.
+template <typename T, int kTileRows, int kTileColumns, int kBlockThreads>
+class TileLoader {
+ public:
+  __device__ void Fetch(const Matrix<T>& matrix, int64_t first_row, int64_t first_column) {
+#pragma unroll
+    for (int i = 0; i < Share::kCount; ++i) {
+      const int64_t row = first_row + Share::Row(i);
+      const int64_t column = first_column + Share::Column(i);
+      const int64_t count = row < matrix.rows ? matrix.columns - column : 0;
+      packs_[i] = LoadVector(matrix.data + row * matrix.pitch + column, count, matrix.aligned);
+    }
+  }
+
+  __device__ void Place(T* to, int pitch) const {
+#pragma unroll
+    for (int i = 0; i < Share::kCount; ++i) {
+      *reinterpret_cast<Pack<T, kVector<T>>*>(to + Share::Row(i) * pitch + Share::Column(i)) =
+          packs_[i];
+    }
+  }
+
+ private:
+  using Share = TileShare<T, kTileRows, kTileColumns, kBlockThreads>;
+
+  Pack<T, kVector<T>> packs_[Share::kCount];
 };
 
 }  // namespace cuda

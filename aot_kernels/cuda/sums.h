@@ -5,8 +5,8 @@
 
 #include <type_traits>
 
+#include "cuda/launch.h"
 #include "cuda/product.h"
-#include "cuda/stream.h"
 
 namespace ms_deform {
 namespace cuda {
@@ -14,7 +14,7 @@ namespace cuda {
 // Atomic additions: the fastest, and the last bits of a sum depend on the order.
 template <typename T>
 struct AtomicSums {
-  using Element = Sum<T>;
+  using Element = Compute<T>;
 
   template <int kLanes>
   __device__ void Add(Element* sums, int64_t first, const Element* values) const {
@@ -65,7 +65,7 @@ struct FixedPointSums {
   int terms_exponent;  // of the number of terms in all, and what is known of the rest
 
   template <int kLanes>
-  __device__ void Add(Element* sums, int64_t first, const Sum<T>* values) const {
+  __device__ void Add(Element* sums, int64_t first, const Compute<T>* values) const {
     const double unit = ldexp(1.0, Scale());
 #pragma unroll
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -111,25 +111,20 @@ struct FindExponent {
   int* exponent;  // raised to that of the values
 };
 
-constexpr int kExponentThreads = 256;
-
 template <typename T>
-MS_DEFORM_KERNEL(kExponentThreads, 1)
+MS_DEFORM_KERNEL(kElementThreads, 1)
 FindExponentKernel(FindExponent<T> find) {
   int most = 0;
-  MS_DEFORM_FOR_WORK(work, CeilDivide(find.count, kExponentThreads)) {
-    const int64_t index = work * kExponentThreads + threadIdx.x;
-    if (index < find.count) {
-      const double value = LoadOnDevice(find.values[index]);
-      int exponent = 0;
-      if (!isfinite(value)) {
-        exponent = kNotFinite;
-      } else if (value != 0) {
-        frexp(value, &exponent);
-        exponent += kExponentBias;
-      }
-      most = exponent > most ? exponent : most;
+  MS_DEFORM_FOR_ELEMENTS(index, find.count) {
+    const double value = LoadOnDevice(find.values[index]);
+    int exponent = 0;
+    if (!isfinite(value)) {
+      exponent = kNotFinite;
+    } else if (value != 0) {
+      frexp(value, &exponent);
+      exponent += kExponentBias;
     }
+    most = exponent > most ? exponent : most;
   }
 #pragma unroll
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
@@ -144,10 +139,10 @@ FindExponentKernel(FindExponent<T> find) {
 template <typename T>
 static void FindExponentOf(const void* values, int64_t count, int* exponent, cudaStream_t stream) {
   // Few blocks: each ends with one atomic a warp.
-  const int64_t blocks = CeilDivide(count, kExponentThreads);
-  LaunchBlocks(FindExponentKernel<T>, blocks < 256 ? blocks : 256, kExponentThreads, 0, stream,
-               FindExponent<T>{static_cast<const T*>(values), count, exponent},
-               "bounding the gradient");
+  constexpr int64_t kMostBlocks = 256;
+  LaunchElements(FindExponentKernel<T>, Minimum(count, kMostBlocks * kElementThreads),
+                 "bounding the gradient",
+                 FindExponent<T>{static_cast<const T*>(values), count, exponent}, stream);
 }
 
 // The smallest e with 2^e >= count.

@@ -19,7 +19,9 @@ class Extra : public ms_deform::AotExtra {
   }
   int64_t GetAttrInt(std::string) override { return 0; }
   float GetAttrFloat(std::string) override { return 0; }
-  std::string GetAttrStr(std::string) override { return ""; }
+  std::string GetAttrStr(std::string name) override {
+    return name == "caller" ? "deform_conv2d" : "";
+  }
   std::vector<int64_t> GetAttrIntVec(std::string name) override {
     const int first = name == "stride" ? 0 : name == "padding" ? 2 : 6;
     return {constants_ + first, constants_ + (name == "padding" ? 6 : first + 2)};

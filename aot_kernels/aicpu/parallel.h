@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#ifndef MS_DEFORM_TESTS_AICPU_SDK_CPU_KERNEL_UTILS_H_
-#define MS_DEFORM_TESTS_AICPU_SDK_CPU_KERNEL_UTILS_H_
+// The part of the AICPU SDK's cpu_kernel_utils.h that the kernels use. The function is in the SDK's
+// libraries; the header is not in every SDK: CANN 8.1 has it only among the samples of msopgen
+// (tools/msopgen/template/custom_operator_sample/AICPU/*/cpukernel/context/inc), of which this is
+// the declaration.
+#ifndef MS_DEFORM_AICPU_PARALLEL_H_
+#define MS_DEFORM_AICPU_PARALLEL_H_
 
+#include <cstdint>
 #include <functional>
 
 #include "cpu_context.h"
@@ -13,9 +18,8 @@ class CpuKernelUtils {
   // Calls work(begin, end) for parts of [0, total), on several threads; 0 if that could be done.
   static uint32_t ParallelFor(const CpuKernelContext& context, int64_t total, int64_t per_unit_size,
                               const std::function<void(int64_t, int64_t)>& work);
-  static uint32_t GetCPUNum(const CpuKernelContext& context);
 };
 
 }  // namespace aicpu
 
-#endif  // MS_DEFORM_TESTS_AICPU_SDK_CPU_KERNEL_UTILS_H_
+#endif  // MS_DEFORM_AICPU_PARALLEL_H_

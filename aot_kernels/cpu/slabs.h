@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Slabs (common/slab.h) of the channels of one block of one image: one for each slice of the block.
-#ifndef MS_DEFORM_CPU_IMAGES_H_
-#define MS_DEFORM_CPU_IMAGES_H_
+#ifndef MS_DEFORM_CPU_SLABS_H_
+#define MS_DEFORM_CPU_SLABS_H_
 
+#include <type_traits>
+
+#include "common/calls.h"
 #include "common/slab.h"
 #include "cpu/blocks.h"
-#include "cpu/layout.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
@@ -27,29 +29,44 @@ static inline void WithPitch(int64_t pitch, Body body) {
   body(std::integral_constant<int, kPitch>());
 }
 
-// Loads one row of an image into the slab of a block, with the borders that belong to it; rows are
-// counted from -1 to in_height + 1.
+// Rows of a slab, borders included: they are counted from -1.
+static inline int64_t SlabRowsEnd(const Geometry& g) { return g.in_height + 2; }
+
+// Loads images into slabs, a row at a time.
 template <typename Real>
-static void LoadSlabRow(const Geometry& g, DType dtype, const void* input, int64_t image,
-                        const ChannelBlocks<Real>& blocks, const ChannelBlock& block, int64_t y,
-                        Real* slab) {
-  for (int64_t i = 0; i < block.offset_groups; ++i) {
-    const Slice& slice = blocks.SlicesOf(block)[i];
-    Real* row = slab + slice.column * SlabPixels(g) + SlabPixel(g, y, -1) * slice.pitch;
-    if (y < 0 || y >= g.in_height) {
-      FillZeros(row, SlabWidth(g) * slice.pitch);
-      continue;
-    }
-    FillZeros(row, slice.pitch);
-    const int64_t first = (image * g.in_channels + slice.channel) * g.in_pixels + y * g.in_width;
-    VisitStorage<Real>(dtype, input, [&](auto* storage) {
-      WithPitch<Real>(slice.pitch, [&](auto pitch) {
-        LoadTransposed<LanesOfPitch<Real>(pitch)>(storage + first, g.in_pixels, slice.width,
-                                                  g.in_width, row + pitch, pitch);
+class SlabLoader {
+ public:
+  SlabLoader(const Geometry& g, DType dtype, const void* input, const ChannelBlocks<Real>& blocks)
+      : g_(g), dtype_(dtype), input_(input), blocks_(blocks) {}
+
+  // Loads one row into the slab of a block, with the borders that belong to it.
+  void LoadRow(int64_t image, const ChannelBlock& block, int64_t y, Real* slab) const {
+    for (int64_t i = 0; i < block.offset_groups; ++i) {
+      const Slice& slice = blocks_.SlicesOf(block)[i];
+      Real* row = slab + slice.column * SlabPixels(g_) + SlabPixel(g_, y, -1) * slice.pitch;
+      if (y < 0 || y >= g_.in_height) {
+        FillZeros(row, SlabWidth(g_) * slice.pitch);
+        continue;
+      }
+      FillZeros(row, slice.pitch);
+      const int64_t first =
+          (image * g_.in_channels + slice.channel) * g_.in_pixels + y * g_.in_width;
+      VisitStorage<Real>(dtype_, input_, [&](const auto* storage) {
+        using Storage = std::remove_reference_t<decltype(*storage)>;
+        const Matrix<Storage> pixels = {storage + first, g_.in_pixels, slice.width, g_.in_width};
+        WithPitch<Real>(slice.pitch, [&](auto pitch) {
+          LoadTransposed<LanesOfPitch<Real>(pitch)>(pixels, Rows<Real>{row + pitch, pitch});
+        });
       });
-    });
+    }
   }
-}
+
+ private:
+  const Geometry& g_;
+  DType dtype_;
+  const void* input_;  // [N, C_in, H, W]
+  const ChannelBlocks<Real>& blocks_;
+};
 
 // Slabs of several images, [image][block], loaded in passes: as many images at a time as fit
 // `kPassBytes`, one at least.
@@ -58,7 +75,8 @@ constexpr int64_t kPassBytes = 32 << 20;
 template <typename Real>
 class ImageSlabs {
  public:
-  ImageSlabs(const Geometry& g, const ChannelBlocks<Real>& blocks) : g_(g), blocks_(blocks) {
+  ImageSlabs(const Geometry& g, const ChannelBlocks<Real>& blocks, const SlabLoader<Real>& loader)
+      : g_(g), blocks_(blocks), loader_(loader) {
     const int64_t bytes = blocks.pitch() * SlabPixels(g) * static_cast<int64_t>(sizeof(Real));
     capacity_ = Maximum(1, Minimum(g.batch, kPassBytes / Maximum(1, bytes)));
   }
@@ -70,14 +88,13 @@ class ImageSlabs {
   int64_t capacity() const { return capacity_; }
 
   // Loads the images of a pass, from `first` to `end`, shared out among the threads.
-  void Load(DType dtype, const void* input, int64_t first, int64_t end) const {
-    const int64_t rows = g_.in_height + 3;
+  void Load(int64_t first, int64_t end) const {
 #pragma omp for schedule(static) collapse(3) nowait
     for (int64_t image = first; image < end; ++image) {
       for (int64_t index = 0; index < blocks_.count(); ++index) {
-        for (int64_t y = -1; y < rows - 1; ++y) {
+        for (int64_t y = -1; y < SlabRowsEnd(g_); ++y) {
           const ChannelBlock& block = blocks_[index];
-          LoadSlabRow(g_, dtype, input, image, blocks_, block, y, Slab(image, block));
+          loader_.LoadRow(image, block, y, Slab(image, block));
         }
       }
     }
@@ -91,6 +108,7 @@ class ImageSlabs {
  private:
   const Geometry& g_;
   const ChannelBlocks<Real>& blocks_;
+  SlabLoader<Real> loader_;
   int64_t capacity_;
   Real* slabs_ = nullptr;
 };
@@ -98,4 +116,4 @@ class ImageSlabs {
 }  // namespace MS_DEFORM_ISA
 }  // namespace ms_deform
 
-#endif  // MS_DEFORM_CPU_IMAGES_H_
+#endif  // MS_DEFORM_CPU_SLABS_H_

@@ -1,36 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 // Moves tensors between their storage (any dtype, channels first) and the kernels' working form
 // (float or double, channels last).
-#ifndef MS_DEFORM_CPU_LAYOUT_H_
-#define MS_DEFORM_CPU_LAYOUT_H_
+#ifndef MS_DEFORM_CPU_STORAGE_H_
+#define MS_DEFORM_CPU_STORAGE_H_
 
 #include <cstdint>
 #include <type_traits>
 
 #include "common/dtype.h"
-#include "cpu/multiply.h"
+#include "cpu/product.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
-// Calls `visit` with `data` as a pointer to the dtype's storage type.
+// Calls `visit` with `data` as a pointer to the dtype's storage type, one that is computed in Real.
 template <typename Real, typename Void, typename Visitor>
 static inline void VisitStorage(DType dtype, Void* data, Visitor visit) {
-  constexpr bool kConst = std::is_const<Void>::value;
-  const auto as = [data](auto example) {
+  VisitType(dtype, [&](auto example) {
     using Storage = decltype(example);
-    using Target = typename std::conditional<kConst, const Storage, Storage>::type;
-    return static_cast<Target*>(data);
-  };
-  if constexpr (std::is_same<Real, double>::value) {
-    visit(as(double()));
-  } else if (dtype == DType::kFloat16) {
-    visit(as(Float16()));
-  } else if (dtype == DType::kBFloat16) {
-    visit(as(BFloat16()));
-  } else {
-    visit(as(float()));
-  }
+    using Target =
+        typename std::conditional<std::is_const<Void>::value, const Storage, Storage>::type;
+    if constexpr (std::is_same<Compute<Storage>, Real>::value) {
+      visit(static_cast<Target*>(data));
+    }
+  });
 }
 
 template <typename Real>
@@ -68,26 +61,37 @@ static inline void WithLanes(int64_t width, Body body) {
   }
 }
 
-// A square of a stored matrix, transposed: lane i of square[j] is from[i * from_row + j]. Rows and
+template <typename Element>
+struct Matrix {
+  Element* data;  // [rows, columns]
+  int64_t row;    // distance between rows
+  int64_t rows;
+  int64_t columns;
+
+  Matrix From(int64_t first_row, int64_t first_column) const {
+    return {data + first_row * row + first_column, row, rows - first_row, columns - first_column};
+  }
+};
+
+// The first square of a stored matrix, transposed: lane i of square[j] is from[i, j]. Rows and
 // columns that the matrix does not have are 0.
 template <int kLanes, typename Real, typename Storage>
-static inline void LoadSquare(const Storage* from, int64_t from_row, int64_t rows, int64_t columns,
-                              Vector<Real, kLanes> square[kLanes]) {
-  if (rows >= kLanes && columns >= kLanes) {
+static inline void LoadSquare(Matrix<const Storage> from, Vector<Real, kLanes> square[kLanes]) {
+  if (from.rows >= kLanes && from.columns >= kLanes) {
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) {
       Real line[kLanes];
 #pragma omp simd
       for (int j = 0; j < kLanes; ++j) {
-        line[j] = Load(from[i * from_row + j]);
+        line[j] = Load(from.data[i * from.row + j]);
       }
       square[i] = LoadVector<Real, kLanes>(line);
     }
   } else {
     Real lines[kLanes][kLanes] = {};
-    for (int64_t i = 0; i < Minimum(rows, kLanes); ++i) {
-      for (int64_t j = 0; j < Minimum(columns, kLanes); ++j) {
-        lines[i][j] = Load(from[i * from_row + j]);
+    for (int64_t i = 0; i < Minimum(from.rows, kLanes); ++i) {
+      for (int64_t j = 0; j < Minimum(from.columns, kLanes); ++j) {
+        lines[i][j] = Load(from.data[i * from.row + j]);
       }
     }
     for (int i = 0; i < kLanes; ++i) {
@@ -97,20 +101,17 @@ static inline void LoadSquare(const Storage* from, int64_t from_row, int64_t row
   TransposeSquare<Real, kLanes>(square);
 }
 
-// to[column * to_row + row] = from[row * from_row + column]. The rows are padded with zeros to
-// whole vectors of kLanes.
+// to[column, row] = from[row, column], and 0 for the rest of each row of `to`, of whole vectors.
 template <int kLanes, typename Real, typename Storage>
-static inline void LoadTransposed(const Storage* from, int64_t from_row, int64_t rows,
-                                  int64_t columns, Real* to, int64_t to_row) {
+static inline void LoadTransposed(Matrix<const Storage> from, Rows<Real> to) {
   // Along the columns first: few rows at a time, which the prefetcher can follow.
-  for (int64_t row = 0; row < to_row; row += kLanes) {
-    for (int64_t column = 0; column < columns; column += kLanes) {
+  for (int64_t row = 0; row < to.row; row += kLanes) {
+    for (int64_t column = 0; column < from.columns; column += kLanes) {
       Vector<Real, kLanes> square[kLanes];
-      LoadSquare<kLanes, Real>(from + row * from_row + column, from_row, rows - row,
-                               columns - column, square);
-      Real* corner = to + column * to_row + row;
-      for (int64_t j = 0; j < Minimum(kLanes, columns - column); ++j) {
-        StoreVector<Real, kLanes>(corner + j * to_row, square[j]);
+      LoadSquare<kLanes, Real>(from.From(row, column), square);
+      Real* corner = to.data + column * to.row + row;
+      for (int64_t j = 0; j < Minimum(kLanes, from.columns - column); ++j) {
+        StoreVector<Real, kLanes>(corner + j * to.row, square[j]);
       }
     }
   }
@@ -132,43 +133,41 @@ static inline void StoreLine(Vector<Real, kLanes> values, int64_t count, Storage
   }
 }
 
-// to[column * to_row + row] = from[row * from_row + column] + addend[column], where `addend` may be
-// null. Whole vectors of kLanes are read of each row of `from` and of `addend`.
+// to[column, row] = from[row, column] + addend[column], where `addend` may be null. Whole vectors
+// of kLanes are read of each row of `from` and of `addend`.
 template <int kLanes, typename Real, typename Storage>
-static inline void StoreTransposed(const Real* from, int64_t from_row, int64_t rows,
-                                   int64_t columns, const Real* addend, Storage* to,
-                                   int64_t to_row) {
-  for (int64_t column = 0; column < columns; column += kLanes) {
+static inline void StoreTransposed(Matrix<const Real> from, const Real* addend, Rows<Storage> to) {
+  for (int64_t column = 0; column < from.columns; column += kLanes) {
     Vector<Real, kLanes> added = {};
     if (addend != nullptr) {
       added = LoadVector<Real, kLanes>(addend + column);
     }
-    for (int64_t row = 0; row < rows; row += kLanes) {
-      const Real* corner = from + row * from_row + column;
+    for (int64_t row = 0; row < from.rows; row += kLanes) {
+      const Real* corner = from.data + row * from.row + column;
       Vector<Real, kLanes> square[kLanes];
-      if (row + kLanes <= rows) {
+      if (row + kLanes <= from.rows) {
 #pragma GCC unroll 16
         for (int i = 0; i < kLanes; ++i) {
-          square[i] = LoadVector<Real, kLanes>(corner + i * from_row) + added;
+          square[i] = LoadVector<Real, kLanes>(corner + i * from.row) + added;
         }
       } else {
         for (int64_t i = 0; i < kLanes; ++i) {
           square[i] = added;
         }
-        for (int64_t i = 0; i < rows - row; ++i) {
-          square[i] += LoadVector<Real, kLanes>(corner + i * from_row);
+        for (int64_t i = 0; i < from.rows - row; ++i) {
+          square[i] += LoadVector<Real, kLanes>(corner + i * from.row);
         }
       }
       TransposeSquare<Real, kLanes>(square);
-      Storage* target = to + column * to_row + row;
-      if (column + kLanes <= columns && row + kLanes <= rows) {
+      Storage* target = to.data + column * to.row + row;
+      if (column + kLanes <= from.columns && row + kLanes <= from.rows) {
 #pragma GCC unroll 16
         for (int j = 0; j < kLanes; ++j) {
-          StoreLine<kLanes, Real>(square[j], kLanes, target + j * to_row);
+          StoreLine<kLanes, Real>(square[j], kLanes, target + j * to.row);
         }
       } else {
-        for (int64_t j = 0; j < Minimum(kLanes, columns - column); ++j) {
-          StoreLine<kLanes, Real>(square[j], rows - row, target + j * to_row);
+        for (int64_t j = 0; j < Minimum(kLanes, from.columns - column); ++j) {
+          StoreLine<kLanes, Real>(square[j], from.rows - row, target + j * to.row);
         }
       }
     }
@@ -178,4 +177,4 @@ static inline void StoreTransposed(const Real* from, int64_t from_row, int64_t r
 }  // namespace MS_DEFORM_ISA
 }  // namespace ms_deform
 
-#endif  // MS_DEFORM_CPU_LAYOUT_H_
+#endif  // MS_DEFORM_CPU_STORAGE_H_

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cuda/device_state.h"
+#include "cuda/scratch.h"
 
 #include <map>
 #include <mutex>
+#include <string>
 
 #include "cuda/check.h"
+#include "cuda/device_info.h"
 
 namespace ms_deform {
 namespace cuda {
@@ -20,18 +22,6 @@ Pools& AllPools() {
   return *pools;
 }
 
-int CurrentDevice() {
-  int device = 0;
-  Check(cudaGetDevice(&device), "no current device");
-  return device;
-}
-
-int Attribute(cudaDeviceAttr attribute) {
-  int value = 0;
-  Check(cudaDeviceGetAttribute(&value, attribute, CurrentDevice()), "cannot ask the device");
-  return value;
-}
-
 cudaMemPool_t MakePool(int device) {
   cudaMemPoolProps properties = {};
   properties.allocType = cudaMemAllocationTypePinned;
@@ -45,9 +35,7 @@ cudaMemPool_t MakePool(int device) {
   return pool;
 }
 
-}  // namespace
-
-cudaMemPool_t ScratchPool() {
+cudaMemPool_t PoolOfCurrentDevice() {
   const int device = CurrentDevice();
   Pools& pools = AllPools();
   const std::lock_guard<std::mutex> lock(pools.guard);
@@ -56,6 +44,22 @@ cudaMemPool_t ScratchPool() {
     found = pools.of_device.emplace(device, MakePool(device)).first;
   }
   return found->second;
+}
+
+}  // namespace
+
+Scratch::Scratch(cudaStream_t stream, int64_t bytes) : stream_(stream) {
+  if (bytes > 0) {
+    Check(
+        cudaMallocFromPoolAsync(&data_, static_cast<size_t>(bytes), PoolOfCurrentDevice(), stream),
+        "cannot allocate " + std::to_string(bytes) + " bytes of scratch");
+  }
+}
+
+Scratch::~Scratch() {
+  if (data_ != nullptr) {
+    cudaFreeAsync(data_, stream_);  // a failure here would be reported by the next call
+  }
 }
 
 int64_t ScratchBytes() {
@@ -77,13 +81,6 @@ void ReleaseScratch() {
   for (const auto& entry : pools.of_device) {
     Check(cudaMemPoolTrimTo(entry.second, 0), "cannot release scratch");
   }
-}
-
-int64_t Multiprocessors() { return Attribute(cudaDevAttrMultiProcessorCount); }
-
-std::string Architecture() {
-  return "sm_" + std::to_string(Attribute(cudaDevAttrComputeCapabilityMajor)) +
-         std::to_string(Attribute(cudaDevAttrComputeCapabilityMinor));
 }
 
 }  // namespace cuda

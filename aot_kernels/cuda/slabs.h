@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Moves images between MindSpore's layout [N, C, H, W] and slabs (common/slab.h) of all channels,
-// and sums up what the gradients scatter there.
-#ifndef MS_DEFORM_CUDA_LAYOUT_H_
-#define MS_DEFORM_CUDA_LAYOUT_H_
+// Slabs (common/slab.h) of images, with all channels: filled from MindSpore's layout [N, C, H, W],
+// a pass of images at a time, and read back to it.
+#ifndef MS_DEFORM_CUDA_SLABS_H_
+#define MS_DEFORM_CUDA_SLABS_H_
 
-#include "cuda/plan.h"
-#include "cuda/stream.h"
+#include "common/slab.h"
+#include "cuda/launch.h"
+#include "cuda/product.h"
+#include "cuda/scratch.h"
 
 namespace ms_deform {
 namespace cuda {
@@ -36,7 +38,7 @@ struct SquareOfImage {
   int32_t pixel;
 };
 
-MS_DEFORM_FUNCTION int64_t SquaresAlong(int64_t size) { return (size + kSquare - 1) / kSquare; }
+MS_DEFORM_FUNCTION int64_t SquaresAlong(int64_t size) { return CeilDivide(size, kSquare); }
 
 MS_DEFORM_DEVICE SquareOfImage FindSquare(int64_t work, int64_t channels, int64_t pixels) {
   const int64_t across = SquaresAlong(channels);
@@ -82,9 +84,65 @@ template <typename T>
 static void FillSlabs(const Geometry& g, const T* image, int64_t images, T* slab,
                       cudaStream_t stream) {
   const int64_t work = images * SquaresAlong(g.in_channels) * SquaresAlong(SlabPixels(g));
-  LaunchBlocks(FillSlabsKernel<T>, work, kSquareThreads, sizeof(Square<T>), stream,
-               SlabMove<const T, T>{g, images, image, slab}, "copying the input channels last");
+  LaunchBlocks(FillSlabsKernel<T>,
+               {work, kSquareThreads, sizeof(Square<T>), "copying the input channels last"},
+               SlabMove<const T, T>{g, images, image, slab}, stream);
 }
+
+// The images of a pass.
+template <typename T>
+struct Pass {
+  int64_t first_image;
+  int64_t images;
+  const T* slabs;  // [image of the pass, slab pixel, C_in]
+};
+
+// Where an image's slab begins in those of the pass, for any kind of elements.
+template <typename T>
+MS_DEFORM_DEVICE int64_t SlabStart(const Geometry& g, const Pass<T>& pass, int64_t image) {
+  return (image - pass.first_image) * SlabPixels(g) * g.in_channels;
+}
+
+// Bytes of the slabs that are held at a time: of as many images as fit, of one at least. Beside the
+// tensors a call so needs no more than this or one image's slabs, and the packed weights.
+constexpr int64_t kPassBytes = int64_t{64} << 20;
+
+// The slabs of a call's images, which come in passes.
+template <typename T>
+class ImageSlabs {
+ public:
+  // sum_bytes: what else is held for each element of a slab.
+  ImageSlabs(const Geometry& g, int64_t sum_bytes, cudaStream_t stream)
+      : g_(g),
+        stream_(stream),
+        capacity_(Capacity(g, static_cast<int64_t>(sizeof(T)) + sum_bytes)),
+        slabs_(stream, capacity_ * size() * static_cast<int64_t>(sizeof(T))) {}
+
+  int64_t capacity() const { return capacity_; }                    // images of a pass at the most
+  int64_t size() const { return SlabPixels(g_) * g_.in_channels; }  // elements of an image's slab
+
+  // Calls run(pass) for each pass of the input [N, C_in, H, W].
+  template <typename Run>
+  void ForEachPass(const void* input, Run run) const {
+    for (int64_t first = 0; first < g_.batch; first += capacity_) {
+      const Pass<T> pass = {first, Minimum(capacity_, g_.batch - first), slabs_.As<T>()};
+      FillSlabs(g_, static_cast<const T*>(input) + first * g_.in_channels * g_.in_pixels,
+                pass.images, slabs_.As<T>(), stream_);
+      run(pass);
+    }
+  }
+
+ private:
+  static int64_t Capacity(const Geometry& g, int64_t element_bytes) {
+    const int64_t bytes = SlabPixels(g) * g.in_channels * element_bytes;
+    return Minimum(g.batch, Maximum(1, kPassBytes / Maximum(1, bytes)));
+  }
+
+  const Geometry& g_;
+  cudaStream_t stream_;
+  int64_t capacity_;
+  Scratch slabs_;
+};
 
 // The gradient of the input, from slabs of sums; Sums says what a sum is, see sums.h.
 template <typename T, typename Sums>
@@ -96,7 +154,7 @@ struct ReadSums {
 template <typename T, typename Sums>
 MS_DEFORM_KERNEL(kSquareThreads, 1)
 ReadSumsKernel(ReadSums<T, Sums> read) {
-  auto& square = SharedMemory<Square<Sum<T>>>();
+  auto& square = SharedMemory<Square<Compute<T>>>();
   const Geometry& g = read.move.g;
   const int64_t slab_pixels = SlabPixels(g);
   const int64_t count = read.move.images * SquaresAlong(g.in_channels) * SquaresAlong(g.in_pixels);
@@ -109,7 +167,7 @@ ReadSumsKernel(ReadSums<T, Sums> read) {
         const int64_t slab_pixel = SlabPixel(g, pixel / g.in_width, pixel % g.in_width);
         const int64_t index =
             (at.image * slab_pixels + slab_pixel) * g.in_channels + at.channel + lane;
-        square.values[row][lane] = Sum<T>(read.sums.Read(read.move.slab, index));
+        square.values[row][lane] = Compute<T>(read.sums.Read(read.move.slab, index));
       }
     }
     __syncthreads();
@@ -125,14 +183,15 @@ ReadSumsKernel(ReadSums<T, Sums> read) {
 }
 
 template <typename T, typename Sums>
-static void StoreSums(const Geometry& g, const Sums& sums, const typename Sums::Element* slab,
-                      int64_t images, T* image, cudaStream_t stream) {
-  const int64_t work = images * SquaresAlong(g.in_channels) * SquaresAlong(g.in_pixels);
-  LaunchBlocks(ReadSumsKernel<T, Sums>, work, kSquareThreads, sizeof(Square<Sum<T>>), stream,
-               ReadSums<T, Sums>{{g, images, image, slab}, sums}, "storing the input's gradient");
+static void StoreSums(const ReadSums<T, Sums>& read, cudaStream_t stream) {
+  const Geometry& g = read.move.g;
+  const int64_t work = read.move.images * SquaresAlong(g.in_channels) * SquaresAlong(g.in_pixels);
+  LaunchBlocks(ReadSumsKernel<T, Sums>,
+               {work, kSquareThreads, sizeof(Square<Compute<T>>), "storing the input's gradient"},
+               read, stream);
 }
 
 }  // namespace cuda
 }  // namespace ms_deform
 
-#endif  // MS_DEFORM_CUDA_LAYOUT_H_
+#endif  // MS_DEFORM_CUDA_SLABS_H_

@@ -3,8 +3,8 @@
 // columns]. Vectors run along the columns, so B and C are contiguous there; columns come in panels
 // of kPanelVectors vectors, and what is left in a narrower one. Products write whole vectors: the
 // rows of C must have room for PaddedColumns.
-#ifndef MS_DEFORM_CPU_MULTIPLY_H_
-#define MS_DEFORM_CPU_MULTIPLY_H_
+#ifndef MS_DEFORM_CPU_PRODUCT_H_
+#define MS_DEFORM_CPU_PRODUCT_H_
 
 #include <cstdint>
 
@@ -42,19 +42,30 @@ static inline int64_t PackedPanelWidth(int64_t columns, int64_t first_column) {
 template <typename Real>
 struct Factor {
   const Real* data;
+  int64_t rows;
   int64_t row;
   int64_t steps;
   int64_t step = 1;
   int64_t runs = 1;
   int64_t run = 0;
 
-  Factor FromRow(int64_t first) const { return {data + first * row, row, steps, step, runs, run}; }
+  Factor FromRow(int64_t first) const {
+    return {data + first * row, rows - first, row, steps, step, runs, run};
+  }
 };
 
 template <typename Real>
 struct Rows {
   Real* data;
   int64_t row;  // distance between rows
+};
+
+// A packed B of `depth` rows, of which a product takes those from `first` on.
+template <typename Real>
+struct PackedRows {
+  const Real* data;
+  int64_t depth;
+  int64_t first;
 };
 
 // One block of C, [kRows, kVectors * kLanes].
@@ -111,17 +122,16 @@ static inline void MultiplyBlock(Factor<Real> a, Rows<const Real> b, Rows<Real> 
 
 // Blocks of kRows while there are as many, then of ever fewer.
 template <int kLanes, int kRows, int kVectors, typename Real>
-static void MultiplyRows(Factor<Real> a, int64_t rows, Rows<const Real> b, Rows<Real> c,
-                         bool accumulate) {
+static void MultiplyRows(Factor<Real> a, Rows<const Real> b, Rows<Real> c, bool accumulate) {
   int64_t row = 0;
-  for (; row + kRows <= rows; row += kRows) {
+  for (; row + kRows <= a.rows; row += kRows) {
     MultiplyBlock<kLanes, kRows, kVectors>(a.FromRow(row), b, {c.data + row * c.row, c.row},
                                            accumulate);
   }
   if constexpr (kRows > 1) {
     constexpr int kFewer = kRows > 8 ? 8 : kRows > 4 ? 4 : kRows / 2;
-    if (row < rows) {
-      MultiplyRows<kLanes, kFewer, kVectors>(a.FromRow(row), rows - row, b,
+    if (row < a.rows) {
+      MultiplyRows<kLanes, kFewer, kVectors>(a.FromRow(row), b,
                                              Rows<Real>{c.data + row * c.row, c.row}, accumulate);
     }
   }
@@ -129,56 +139,55 @@ static void MultiplyRows(Factor<Real> a, int64_t rows, Rows<const Real> b, Rows<
 
 // One panel of columns.
 template <typename Real>
-static void MultiplyPanel(Factor<Real> a, int64_t rows, Rows<const Real> b, int64_t columns,
-                          Rows<Real> c, bool accumulate) {
+static void MultiplyPanel(Factor<Real> a, Rows<const Real> b, int64_t columns, Rows<Real> c,
+                          bool accumulate) {
   constexpr int kLanes = Lanes<Real>();
   constexpr int kHalf = HalfLanes<Real>();
   if (columns <= kHalf) {
-    return MultiplyRows<kHalf, 12, 1>(a, rows, b, c, accumulate);
+    return MultiplyRows<kHalf, 12, 1>(a, b, c, accumulate);
   }
   const int64_t vectors = CeilDivide(columns, kLanes);
   if constexpr (kPanelVectors == 4) {
     switch (vectors) {
       case 1:
-        return MultiplyRows<kLanes, 12, 1>(a, rows, b, c, accumulate);
+        return MultiplyRows<kLanes, 12, 1>(a, b, c, accumulate);
       case 2:
-        return MultiplyRows<kLanes, 12, 2>(a, rows, b, c, accumulate);
+        return MultiplyRows<kLanes, 12, 2>(a, b, c, accumulate);
       case 3:
-        return MultiplyRows<kLanes, 8, 3>(a, rows, b, c, accumulate);
+        return MultiplyRows<kLanes, 8, 3>(a, b, c, accumulate);
       default:
-        return MultiplyRows<kLanes, 6, 4>(a, rows, b, c, accumulate);
+        return MultiplyRows<kLanes, 6, 4>(a, b, c, accumulate);
     }
   } else {
-    return vectors == 1 ? MultiplyRows<kLanes, 12, 1>(a, rows, b, c, accumulate)
-                        : MultiplyRows<kLanes, 6, 2>(a, rows, b, c, accumulate);
+    return vectors == 1 ? MultiplyRows<kLanes, 12, 1>(a, b, c, accumulate)
+                        : MultiplyRows<kLanes, 6, 2>(a, b, c, accumulate);
   }
 }
 
 // B is a matrix with rows.
 template <typename Real>
-static void Multiply(Factor<Real> a, int64_t rows, Rows<const Real> b, int64_t columns,
-                     Rows<Real> c, bool accumulate) {
+static void Multiply(Factor<Real> a, Rows<const Real> b, int64_t columns, Rows<Real> c,
+                     bool accumulate) {
   for (int64_t column = 0; column < columns; column += PanelWidth<Real>()) {
-    MultiplyPanel(a, rows, Rows<const Real>{b.data + column, b.row},
+    MultiplyPanel(a, Rows<const Real>{b.data + column, b.row},
                   Minimum(columns - column, PanelWidth<Real>()), Rows<Real>{c.data + column, c.row},
                   accumulate);
   }
 }
 
-// B is packed; the product takes the rows from `first_row` of the `packed_depth` it has.
+// B is packed.
 template <typename Real>
-static void MultiplyPacked(Factor<Real> a, int64_t rows, const Real* packed, int64_t packed_depth,
-                           int64_t first_row, int64_t columns, Rows<Real> c, bool accumulate) {
+static void MultiplyPacked(Factor<Real> a, PackedRows<Real> b, int64_t columns, Rows<Real> c,
+                           bool accumulate) {
   for (int64_t column = 0; column < columns; column += PanelWidth<Real>()) {
     const int64_t width = PackedPanelWidth<Real>(columns, column);
-    const Real* panel = packed + column * packed_depth + first_row * width;
-    MultiplyPanel(a, rows, Rows<const Real>{panel, width},
-                  Minimum(columns - column, PanelWidth<Real>()), Rows<Real>{c.data + column, c.row},
-                  accumulate);
+    const Real* panel = b.data + column * b.depth + b.first * width;
+    MultiplyPanel(a, Rows<const Real>{panel, width}, Minimum(columns - column, PanelWidth<Real>()),
+                  Rows<Real>{c.data + column, c.row}, accumulate);
   }
 }
 
 }  // namespace MS_DEFORM_ISA
 }  // namespace ms_deform
 
-#endif  // MS_DEFORM_CPU_MULTIPLY_H_
+#endif  // MS_DEFORM_CPU_PRODUCT_H_

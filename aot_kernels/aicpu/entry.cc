@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operators' kernels, as CANN's AICPU finds them. Their names and parameters are those of
-// ms_deform/install/aicpu_operators.py.
+// The AICPU backend: the operators' kernels, as CANN finds them. Their names and parameters are
+// those of ms_deform/install/aicpu_operators.py.
+//
+// It shares common/ with the other backends, and has kernels of its own because those of cpu/
+// cannot run here: CANN's device compiler is GCC 7.3, for which these are C++14, and cpu/ is C++17;
+// threads come from the SDK's ParallelFor and not from OpenMP, and it gives out independent pieces
+// of work, without the barriers that the passes and waves of cpu/ need.
 #include "aicpu/backward_input.h"
 #include "aicpu/backward_weight.h"
 #include "aicpu/forward.h"
