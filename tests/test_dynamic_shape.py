@@ -9,7 +9,7 @@ import pytest
 from mindspore import nn
 
 from invalid_calls import INVALID_SHAPES
-from networks import CHANNELS, Call, LayerNet, MeanSquare, call_tensors, image
+from networks import CHANNELS, Call, LayerNet, MeanSquare, call_tensors, image, paired
 
 pytestmark = pytest.mark.usefixtures("device", "mode", "scratch_folder")
 
@@ -49,7 +49,7 @@ def test_gradients_of_a_compiled_network_take_every_shape(shape):
     for batch, size in IMAGES:
         known = (None, None) if shape is None else (shape[0], shape[2])
         input = image(known[0] or batch, size=size if known[1] is None else (7, 9))
-        for gradient, expected in zip(dynamic(input), static(input)):
+        for gradient, expected in paired(dynamic(input), static(input)):
             np.testing.assert_allclose(gradient.asnumpy(), expected.asnumpy(), rtol=1e-5, atol=1e-6)
 
 
