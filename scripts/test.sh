@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs the test suite in .venv, which it makes first if need be. Arguments go to pytest.
+# Runs the test suite in .venv, which it makes first if need be. Arguments go to pytest;
+# --all also runs what takes long: sanitizers, emulated machines, nvcc for every architecture.
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 prepare test
 exec "$venv/bin/python" -m pytest "$@"

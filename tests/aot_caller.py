@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,12 +46,25 @@ class HostMemory:
 class AotCaller:
     """deform_conv2d and its gradients by one library, from and to NumPy.
 
-    A call is a dict of deform_conv2d's arguments, its arrays in float64.
+    A call is a dict of deform_conv2d's arguments, its arrays in float64; a problem has grad_output
+    as well.
     """
 
     def __init__(self, library: AotLibrary, memory: Memory) -> None:
         self.library = library
         self.memory = memory
+
+    def solve(
+        self, problems: Sequence[dict[str, Any]], dtype: str, deterministic: bool = False
+    ) -> list[tuple[np.ndarray, Gradients]]:
+        """The outputs and gradients of problems in values that dtype holds."""
+        return [
+            (
+                self.forward(problem, dtype),
+                self.gradients(problem, problem["grad_output"], dtype, deterministic),
+            )
+            for problem in problems
+        ]
 
     def forward(self, call: dict[str, Any], dtype: str) -> np.ndarray:
         shape = (len(call["input"]), len(call["weight"]), *_output_size(call))

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device and the mode every numerical test runs in, and seeds."""
+"""The kernels, devices and modes that tests run over here, which tests take long, and seeds."""
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+import platform
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")  # MindSpore warns of every empty batch and every recompile
@@ -16,6 +18,8 @@ import numpy as np
 import pytest
 
 from cuda_emulation import build_emulated
+from kernel_driver import Driver, build_driver, cross_driver
+from kernels import Kernels, cpu_targets, cuda_kernels, emulated_kernels, native_kernels
 from ms_deform.backends import set_backend
 from ms_deform.install.library import LIBRARY_TARGETS, LibraryError, find_library
 
@@ -32,15 +36,36 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-# Both fixtures outlive a test function, as Hypothesis asks of fixtures it cannot reset.
-@pytest.fixture(scope="session", params=list(LIBRARY_TARGETS))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also run the tests that take long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what takes long, unless asked for all."""
+    if not config.getoption("--all"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
+def usable_device_targets() -> list[str]:
+    """The CPU, without whose library no test can run, and a GPU where MindSpore has one."""
+    usable = []
+    for target in reversed(LIBRARY_TARGETS):
+        try:
+            ms.set_context(device_target=target)
+            find_library(LIBRARY_TARGETS[target])
+            usable.insert(0, target)
+        except (LibraryError, RuntimeError, ValueError):
+            if target == "CPU":
+                raise
+    return usable
+
+
+# These outlive a test function, as Hypothesis asks of fixtures it cannot reset.
+@pytest.fixture(scope="session", params=usable_device_targets())
 def device(request: pytest.FixtureRequest) -> str:
-    try:
-        ms.set_context(device_target=request.param)
-        find_library(LIBRARY_TARGETS[request.param])
-    except (LibraryError, RuntimeError, ValueError) as error:
-        reason, _, _ = str(error).partition(".")
-        pytest.skip(f"MindSpore cannot use a {request.param} here: {reason}")
+    ms.set_context(device_target=request.param)
     return request.param
 
 
@@ -56,6 +81,43 @@ def mode(request: pytest.FixtureRequest) -> Iterator[str]:
 def backend(request: pytest.FixtureRequest, device: str) -> Iterator[str]:
     with set_backend(request.param):
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def kernels_of(request: pytest.FixtureRequest, driver_of) -> Callable[[str, str], Kernels]:
+    def kernels(machine: str, isa: str) -> Kernels:
+        if machine == platform.machine():
+            return native_kernels(isa)
+        if machine == "cuda":
+            return cuda_kernels(request.getfixturevalue("emulated_cuda"))
+        return emulated_kernels(driver_of(machine), isa)
+
+    return kernels
+
+
+@pytest.fixture(scope="module", params=[*cpu_targets(), ("cuda", "emulated")], ids="-".join)
+def kernels(request: pytest.FixtureRequest, kernels_of) -> Kernels:
+    """Every library of kernels that runs here without MindSpore, in every instruction set."""
+    return kernels_of(*request.param)
+
+
+@pytest.fixture(scope="module", params=cpu_targets(), ids="-".join)
+def cpu_kernels(request: pytest.FixtureRequest, kernels_of) -> Kernels:
+    return kernels_of(*request.param)
+
+
+@pytest.fixture(scope="session")
+def driver_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Driver]:
+    """A function that gives the driver with the CPU library for a machine."""
+
+    @cache
+    def driver(machine: str) -> Driver:
+        folder = tmp_path_factory.mktemp(machine)
+        if machine == platform.machine():
+            return Driver(build_driver(folder, find_library("cpu")))
+        return cross_driver(machine, folder)
+
+    return driver
 
 
 @pytest.fixture(autouse=True)

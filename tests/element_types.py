@@ -37,14 +37,16 @@ def held_in(dtype: str, call: dict[str, Any]) -> dict[str, Any]:
     if dtype != "float64":
         call = {**call, "offset": np.round(call["offset"] * 1024) / 1024}
     return {
-        name: _rounded(value, dtype) if isinstance(value, np.ndarray) else value
+        name: rounded(value, dtype) if isinstance(value, np.ndarray) else value
         for name, value in call.items()
     }
 
 
-def _rounded(array: np.ndarray, dtype: str) -> np.ndarray:
+def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """To the nearest values that dtype holds, in float64; beyond its range to infinity."""
     if dtype != "bfloat16":
-        return array.astype(dtype).astype(float)
+        with np.errstate(over="ignore"):
+            return array.astype(dtype).astype(float)
     # To the nearest, ties to even; a NaN's bits would overflow.
     bits = array.astype(np.float32).view(np.uint32)
     bits = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)

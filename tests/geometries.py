@@ -117,6 +117,27 @@ GRID = {
 }
 
 
+# Below, at and above what a block of the CUDA kernels takes, on every axis of its tiles.
+CUDA_BLOCKS = {
+    "64 channels to 64": Geometry(batch=1, channels_in=64, channels_out=64, size=(3, 9)),
+    "136 channels to 129": Geometry(batch=1, channels_in=136, channels_out=129, size=(3, 9)),
+    "72 channels to 65, no mask": Geometry(
+        batch=1, channels_in=72, channels_out=65, size=(8, 9), kernel=(1, 1), use_mask=False
+    ),
+    "16 offset groups": Geometry(
+        batch=1, channels_in=128, channels_out=16, size=(5, 7), offset_groups=16
+    ),
+    "8 groups of 8": Geometry(batch=1, channels_in=64, channels_out=64, groups=8, size=(5, 7)),
+    "24 channels in 3 groups, 1 offset group": Geometry(channels_in=24, channels_out=6, groups=3),
+    "48 channels, 3 groups, 2 offset groups": Geometry(
+        channels_in=48, channels_out=6, groups=3, offset_groups=2
+    ),
+    "5x5 kernel: more rows than a plan": Geometry(
+        batch=1, channels_in=16, channels_out=8, kernel=(5, 5), padding=(2, 2), size=(6, 7)
+    ),
+}
+
+
 def pairs(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
     return st.tuples(st.integers(low, high), st.integers(low, high))
 

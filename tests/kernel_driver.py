@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,6 @@ class Driver:
         self,
         problems: Sequence[dict[str, Any]],
         dtype: str,
-        folder: Path,
         deterministic: bool = False,
         **environment: str,
     ) -> list[tuple[np.ndarray, Gradients]]:
@@ -58,12 +58,13 @@ class Driver:
 
         A problem holds deform_conv2d's arguments and grad_output, in values that dtype holds.
         """
-        asked, answered = folder / "problems", folder / "answers"
-        asked.write_bytes(b"".join(_described(problem, dtype) for problem in problems))
-        options = ["deterministic"] if deterministic else []
-        done = self.run("solve", asked, answered, *options, **environment)
-        assert done.returncode == 0, done.stderr
-        values = decoded(answered.read_bytes(), dtype)
+        with TemporaryDirectory() as folder:
+            asked, answered = Path(folder, "problems"), Path(folder, "answers")
+            asked.write_bytes(b"".join(_described(problem, dtype) for problem in problems))
+            options = ["deterministic"] if deterministic else []
+            done = self.run("solve", asked, answered, *options, **environment)
+            assert done.returncode == 0, done.stderr
+            values = decoded(answered.read_bytes(), dtype)
         answers = []
         for problem in problems:
             answer, values = _answer(problem, values)
@@ -83,19 +84,27 @@ def build_driver(folder: Path, library: Path | None = None, flags: Sequence[str]
     return driver
 
 
-def cross_driver(machine: str, folder: Path) -> Driver:
-    """The driver for another machine; skips where that cannot be built and run."""
+def missing_tools(machine: str) -> str:
+    """What this machine lacks to build and run the driver for another one; empty if nothing."""
     compiler, emulator, packages = CROSS[machine]
     missing = [tool for tool in (compiler, emulator[0]) if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"no {' and no '.join(missing)} (Debian: apt-get install {packages})")
+    return f"no {' and no '.join(missing)} (Debian: apt-get install {packages})" if missing else ""
+
+
+def cross_driver(machine: str, folder: Path) -> Driver:
+    """The driver for another machine."""
+    compiler, emulator, _ = CROSS[machine]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", compiler)
         return Driver(build_driver(folder, flags=["-Werror"]), emulator)
 
 
 def _described(problem: dict[str, Any], dtype: str) -> bytes:
-    constants = [problem.get("stride", (1, 1)), problem["padding"], problem.get("dilation", (1, 1))]
+    constants = [
+        problem.get("stride", (1, 1)),
+        problem.get("padding", (0, 0)),
+        problem.get("dilation", (1, 1)),
+    ]
     if len(constants[1]) == 2:
         constants[1] = tuple(np.repeat(constants[1], 2))
     arrays = [problem.get(name) for name in _INPUTS]

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
@@ -63,6 +66,13 @@ class MeanSquare(nn.Cell):
 
     def construct(self, *inputs):
         return ops.square(self.net(*inputs)).mean()
+
+
+def paired(actual: Any, expected: Any) -> Iterator[tuple[Any, Any]]:
+    """The items of two tuples or lists side by side: as many in both, and at least one."""
+    assert isinstance(actual, (tuple, list)) and isinstance(expected, (tuple, list))
+    assert len(actual) == len(expected) > 0
+    return zip(actual, expected)
 
 
 def random_array(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -23,7 +23,7 @@ class Gradients(NamedTuple):
     offset: np.ndarray  # [N, OG * K * 2, Ho, Wo]
     mask: np.ndarray | None  # [N, OG * K, Ho, Wo], None without a mask
     weight: np.ndarray  # [C_out, C_in / G, kh, kw]
-    bias: np.ndarray  # [C_out]
+    bias: np.ndarray | None  # [C_out], None without a bias
 
 
 class Corner(NamedTuple):
@@ -201,5 +201,5 @@ def deform_conv2d_grad(
         offset=grad_offset.reshape(offset.shape),
         mask=None if mask is None else grad_mask.reshape(mask.shape),
         weight=grad_weight.reshape(weight.shape),
-        bias=grad_output.sum((0, 2, 3)),
+        bias=None if bias is None else grad_output.sum((0, 2, 3)),
     )

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
-import operator_under_test
-import reference
-from element_types import held_in
+from element_types import ELEMENT_BYTES
 from geometries import Geometry
-from tolerances import assert_close, assert_gradients_close
-
-pytestmark = pytest.mark.usefixtures("device", "mode")
+from kernels import Answer, Kernels, Problem, by_reference, problem_of
 
 
 def plane(width: int) -> Geometry:
@@ -49,13 +47,41 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("dtype", ("float64", "float32"))
-@pytest.mark.parametrize("geometry", SIZES.values(), ids=SIZES.keys())
-def test_output_and_gradients_around_every_block_size(geometry, dtype):
-    call = held_in(dtype, geometry.call())
-    grad_output = geometry.grad_output().astype(dtype).astype("float64")
-    output, gradients = operator_under_test.gradients(call, grad_output, dtype)
-    assert_close(output, reference.deform_conv2d(**call), dtype, "output")
-    assert_gradients_close(
-        gradients, reference.deform_conv2d_grad(grad_output=grad_output, **call), dtype
+# More channels than a block, and several tiles.
+WIDE = {
+    f"{height}x{width} kernel": channels(
+        130,
+        70,
+        batch=1,
+        groups=2,
+        offset_groups=2,
+        size=(13, 17),
+        kernel=(height, width),
+        padding=(height // 2, width // 2),
     )
+    for height, width in ((1, 1), (3, 3), (7, 7))
+}
+LARGE = ("an offset group in several waves", "more images than a pass")
+CASES = [
+    *((name, "float32") for name in SIZES),
+    *((name, "float64") for name in SIZES if name not in LARGE),
+    *((name, dtype) for name in WIDE for dtype in ELEMENT_BYTES),
+]
+
+
+@cache
+def problem(name: str, dtype: str) -> Problem:
+    return problem_of({**SIZES, **WIDE}[name], dtype)
+
+
+@cache
+def expected(name: str, dtype: str) -> Answer:
+    return by_reference(problem(name, dtype))
+
+
+@pytest.mark.parametrize("name, dtype", CASES)
+def test_output_and_gradients_around_every_block_size(
+    cpu_kernels: Kernels, name: str, dtype: str
+) -> None:
+    (actual,) = cpu_kernels.solve([problem(name, dtype)], dtype)
+    cpu_kernels.assert_right(actual, expected(name, dtype), dtype)

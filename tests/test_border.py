@@ -9,15 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import operator_under_test
-from operator_under_test import DTYPES
-from reference import Gradients
+from element_types import ELEMENT_BYTES
+from kernels import Answer, Kernels
 from tolerances import assert_close
 
-pytestmark = [
-    pytest.mark.usefixtures("device", "mode"),
-    pytest.mark.parametrize("dtype", DTYPES),
-]
+pytestmark = pytest.mark.parametrize("dtype", ELEMENT_BYTES)
 
 HEIGHT, WIDTH = 4, 7
 # Multiples of 1/4 that every dtype holds, all different, with no plane through them.
@@ -55,7 +51,7 @@ def slope(y: float, x: float, along_y: bool) -> float:
     return (ahead - value(y, x)) / step
 
 
-def probe(points: list[tuple[float, float]], dtype: str) -> tuple[np.ndarray, Gradients]:
+def probe(kernels: Kernels, points: list[tuple[float, float]], dtype: str) -> Answer:
     count = len(points)
     call = {
         "input": np.broadcast_to(IMAGE, (count, 1, HEIGHT, WIDTH)),
@@ -64,14 +60,14 @@ def probe(points: list[tuple[float, float]], dtype: str) -> tuple[np.ndarray, Gr
         "mask": np.ones((count, 1, 1, 1)),
         "stride": (HEIGHT, WIDTH),
     }
-    output, gradients = operator_under_test.gradients(call, np.ones((count, 1, 1, 1)), dtype)
+    output, gradients = kernels.answer(call, np.ones((count, 1, 1, 1)), dtype)
     return output.reshape(count), gradients
 
 
 @pytest.mark.parametrize("where", EXACT)
-def test_value_and_slopes_of_a_sample(where: str, dtype: str) -> None:
+def test_value_and_slopes_of_a_sample(kernels: Kernels, where: str, dtype: str) -> None:
     points = EXACT[where]
-    output, gradients = probe(points, dtype)
+    output, gradients = probe(kernels, points, dtype)
     values = np.array([value(y, x) for y, x in points])
     slopes = np.array([[slope(y, x, True), slope(y, x, False)] for y, x in points])
     assert_close(output, values, dtype, "output")
@@ -81,9 +77,11 @@ def test_value_and_slopes_of_a_sample(where: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("where", EXACT)
-def test_the_input_gradient_of_a_sample_is_its_corners_weights(where: str, dtype: str) -> None:
+def test_the_input_gradient_of_a_sample_is_its_corners_weights(
+    kernels: Kernels, where: str, dtype: str
+) -> None:
     points = EXACT[where]
-    _, gradients = probe(points, dtype)
+    _, gradients = probe(kernels, points, dtype)
     rows, columns = np.arange(HEIGHT)[:, None], np.arange(WIDTH)
     expected = np.stack(
         [np.maximum(0, 1 - abs(y - rows)) * np.maximum(0, 1 - abs(x - columns)) for y, x in points]
@@ -91,8 +89,8 @@ def test_the_input_gradient_of_a_sample_is_its_corners_weights(where: str, dtype
     assert_close(gradients.input[:, 0], expected, dtype, "input")
 
 
-def test_on_minus_one_only_the_offset_gradient_is_not_zero(dtype: str) -> None:
-    output, gradients = probe([(-1, 2), (2, -1)], dtype)
+def test_on_minus_one_only_the_offset_gradient_is_not_zero(kernels: Kernels, dtype: str) -> None:
+    output, gradients = probe(kernels, [(-1, 2), (2, -1)], dtype)
     assert not output.any()
     assert not gradients.mask.any()
     assert not gradients.input.any()

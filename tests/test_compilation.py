@@ -12,7 +12,17 @@ import pytest
 from mindspore import nn, ops
 
 from ms_deform import deform_conv2d
-from networks import CHANNELS, SIZE, TAPS, LayerNet, MeanSquare, call_tensors, image, random_array
+from networks import (
+    CHANNELS,
+    SIZE,
+    TAPS,
+    LayerNet,
+    MeanSquare,
+    call_tensors,
+    image,
+    paired,
+    random_array,
+)
 
 pytestmark = pytest.mark.usefixtures("device", "mode", "backend")
 
@@ -49,7 +59,7 @@ def test_jit_gives_the_output_and_the_gradients(capture):
     gradients = ms.grad(square_of_convolution, (0, 1, 2, 3, 4))
     expected = gradients(*arguments())
     through = ms.grad(ms.jit(square_of_convolution, **capture), (0, 1, 2, 3, 4))
-    for gradient, wanted in zip(through(*arguments()), expected):
+    for gradient, wanted in paired(through(*arguments()), expected):
         assert_same(gradient, wanted)
 
 
@@ -63,7 +73,7 @@ def test_jit_levels_of_a_cell_give_the_same_training(level):
         step.set_train()
         net.loss = step(image())
     assert_same(leveled.loss, plain.loss)
-    for left, right in zip(leveled.trainable_params(), plain.trainable_params()):
+    for left, right in paired(leveled.trainable_params(), plain.trainable_params()):
         assert_same(left, right)
 
 
@@ -99,7 +109,7 @@ def test_recompute_gives_the_same_gradients():
     recomputed.recompute()
     expected = ms.grad(MeanSquare(plain), None, ms.ParameterTuple(plain.trainable_params()))
     again = ms.grad(MeanSquare(recomputed), None, ms.ParameterTuple(recomputed.trainable_params()))
-    for gradient, wanted in zip(again(image()), expected(image())):
+    for gradient, wanted in paired(again(image()), expected(image())):
         assert_same(gradient, wanted)
 
 
@@ -124,7 +134,7 @@ def test_vmap_equals_a_loop(in_axes):
 def test_vjp_equals_grad():
     output, pull_back = ms.vjp(convolve, *arguments())
     expected = ms.grad(square_of_convolution, (0, 1, 2, 3, 4))(*arguments())
-    for gradient, wanted in zip(pull_back(2 * output), expected):
+    for gradient, wanted in paired(pull_back(2 * output), expected):
         assert_same(gradient, wanted)
 
 

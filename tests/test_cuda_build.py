@@ -46,6 +46,7 @@ def fake_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return install
 
 
+@pytest.mark.long
 def test_every_architecture_compiles_without_a_warning_and_without_many_spills(
     nvcc: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA kernels give the right answers: their very sources, on the emulation of a GPU."""
+"""What only the CUDA kernels promise, on the emulation of a GPU: their very sources.
+
+test_kernel_answers.py and others prove their answers as those of every other library.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from aot_caller import AotCaller, HostMemory
 from benchmark.aot_library import AotLibrary
 from cuda_emulation import build_emulated
 from element_types import ELEMENT_BYTES
-from geometries import GRID, Geometry, geometries
-from gpu_answers import BLOCKS, assert_right, problem_of
+from geometries import CUDA_BLOCKS, GRID, Geometry
 from kernel_driver import Driver, build_driver
+from kernels import Answer, by_reference, cuda_kernels, problem_of
 from test_kernels_alone import SANITIZERS
 
-GEOMETRIES = {**GRID, **BLOCKS}
-
-
-@pytest.fixture(scope="module")
-def driver(emulated_cuda: Path) -> Driver:
-    return Driver(build_driver(emulated_cuda.parent, emulated_cuda))
+GEOMETRIES = [*GRID.values(), *CUDA_BLOCKS.values()]
 
 
 @pytest.fixture(scope="module")
@@ -32,55 +29,49 @@ def caller(emulated_cuda: Path) -> AotCaller:
     return AotCaller(AotLibrary(emulated_cuda, emulated_cuda.parent), HostMemory())
 
 
-def assert_all_right(driver: Driver, dtype: str, folder: Path, deterministic: bool) -> None:
-    problems = [problem_of(geometry, dtype) for geometry in GEOMETRIES.values()]
-    answers = driver.solve(problems, dtype, folder, deterministic)
-    for name, answer, problem in zip(GEOMETRIES, answers, problems):
-        assert_right(*answer, problem, dtype, name)
+@pytest.fixture(scope="module")
+def deterministic(caller: AotCaller):
+    """A function that gives the answers to every geometry in a dtype."""
 
+    @cache
+    def solve(dtype: str) -> list[Answer]:
+        problems = [problem_of(geometry, dtype) for geometry in GEOMETRIES]
+        return caller.solve(problems, dtype, deterministic=True)
 
-@pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("dtype", ELEMENT_BYTES)
-def test_every_geometry_is_right_forward_and_backward(
-    driver: Driver, tmp_path: Path, dtype: str, deterministic: bool
-) -> None:
-    assert_all_right(driver, dtype, tmp_path, deterministic)
-
-
-@given(
-    geometry=geometries(), seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from([*ELEMENT_BYTES])
-)
-@settings(max_examples=40)
-def test_random_geometries_are_right(
-    caller: AotCaller, geometry: Geometry, seed: int, dtype: str
-) -> None:
-    problem = problem_of(geometry, dtype, seed)
-    grad_output = problem.pop("grad_output")
-    output = caller.forward(problem, dtype)
-    gradients = caller.gradients(problem, grad_output, dtype)
-    assert_right(output, gradients, {**problem, "grad_output": grad_output}, dtype)
-
-
-def test_halves_are_right_on_a_gpu_without_a_matrix_unit_for_them(tmp_path: Path) -> None:
-    library = build_emulated(tmp_path, ["-D__CUDA_ARCH__=600"])
-    driver = Driver(build_driver(tmp_path, library))
-    for dtype in ("float16", "bfloat16"):
-        assert_all_right(driver, dtype, tmp_path, deterministic=False)
+    return solve
 
 
 @pytest.mark.parametrize("dtype", ELEMENT_BYTES)
+def test_deterministic_gradients_equal_the_reference(
+    emulated_cuda: Path, deterministic, dtype: str
+) -> None:
+    for geometry, answer in zip(GEOMETRIES, deterministic(dtype)):
+        expected = by_reference(problem_of(geometry, dtype))
+        cuda_kernels(emulated_cuda).assert_right(answer, expected, dtype)
+
+
+# The matrix unit takes the halves, and threads the rest.
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_order_of_threads_and_blocks_does_not_matter(
-    driver: Driver, tmp_path: Path, dtype: str
+    caller: AotCaller, deterministic, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    problems = [problem_of(geometry, dtype) for geometry in GEOMETRIES.values()]
-    ascending = driver.solve(problems, dtype, tmp_path, deterministic=True)
-    descending = driver.solve(
-        problems, dtype, tmp_path, deterministic=True, MS_EMULATION_ORDER="descending"
-    )
+    ascending = deterministic(dtype)
+    monkeypatch.setenv("MS_EMULATION_ORDER", "descending")
+    problems = [problem_of(geometry, dtype) for geometry in GEOMETRIES]
+    descending = caller.solve(problems, dtype, deterministic=True)
     for (output, gradients), (other_output, other_gradients) in zip(ascending, descending):
-        assert np.array_equal(output, other_output)
+        np.testing.assert_array_equal(output, other_output)
         for one, other in zip(gradients, other_gradients):
             assert one is other is None or np.array_equal(one, other)
+
+
+@pytest.mark.long
+def test_halves_are_right_on_a_gpu_without_a_matrix_unit_for_them(tmp_path: Path) -> None:
+    kernels = cuda_kernels(build_emulated(tmp_path, ["-D__CUDA_ARCH__=600"]))
+    for dtype in ("float16", "bfloat16"):
+        problems = [problem_of(geometry, dtype) for geometry in GEOMETRIES]
+        for answer, problem in zip(kernels.solve(problems, dtype), problems):
+            kernels.assert_right(answer, by_reference(problem), dtype)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -109,6 +100,7 @@ def test_a_deterministic_gradient_is_as_exact_at_any_scale(
     assert np.array_equal(scaled, exact * factor)
 
 
+@pytest.mark.long
 def test_random_and_hostile_calls_are_clean_under_sanitizers(tmp_path: Path) -> None:
     library = build_emulated(tmp_path, SANITIZERS)
     done = Driver(build_driver(tmp_path, library, SANITIZERS)).run("sweep", 7, 12)

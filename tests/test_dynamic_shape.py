@@ -9,7 +9,8 @@ import pytest
 from mindspore import nn
 
 from invalid_calls import INVALID_SHAPES
-from networks import CHANNELS, Call, LayerNet, MeanSquare, call_tensors, image
+from ms_deform import DeformConv2d
+from networks import CHANNELS, Call, LayerNet, MeanSquare, call_tensors, image, paired
 
 pytestmark = pytest.mark.usefixtures("device", "mode", "scratch_folder")
 
@@ -49,7 +50,7 @@ def test_gradients_of_a_compiled_network_take_every_shape(shape):
     for batch, size in IMAGES:
         known = (None, None) if shape is None else (shape[0], shape[2])
         input = image(known[0] or batch, size=size if known[1] is None else (7, 9))
-        for gradient, expected in zip(dynamic(input), static(input)):
+        for gradient, expected in paired(dynamic(input), static(input)):
             np.testing.assert_allclose(gradient.asnumpy(), expected.asnumpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -72,3 +73,11 @@ def test_shapes_known_only_at_run_time_are_refused_in_the_same_words(name):
     net.set_inputs(*[ms.Tensor(shape=None, dtype=ms.float32)] * len(order))
     with pytest.raises((ValueError, RuntimeError), match=case.message):
         net(*(tensors[name] for name in order)).asnumpy()
+
+
+def test_a_layer_is_named_where_its_shapes_are_known_only_at_run_time():
+    net = DeformConv2d(4, 6, 3)
+    net.set_inputs(*[ms.Tensor(shape=None, dtype=ms.float32)] * 2)
+    input, offset = call_tensors()["input"], ms.Tensor(np.zeros((2, 17, 5, 7), np.float32))
+    with pytest.raises((ValueError, RuntimeError), match="DeformConv2d: the shape of the offset"):
+        net(input, offset).asnumpy()

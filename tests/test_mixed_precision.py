@@ -11,7 +11,7 @@ import pytest
 from mindspore import nn, ops
 
 from ms_deform import DeformConv2d
-from networks import FunctionNet, LayerNet, MeanSquare, image
+from networks import FunctionNet, LayerNet, MeanSquare, image, paired
 
 pytestmark = [pytest.mark.usefixtures("device", "mode"), pytest.mark.usefixtures("scratch_folder")]
 
@@ -29,7 +29,7 @@ def test_output_and_gradients_stay_close_to_float32(net, level):
     weights = ms.ParameterTuple(exact.trainable_params())
     expected = ms.grad(exact, None, weights)(image())
     weights = ms.ParameterTuple(mixed.trainable_params())
-    for gradient, wanted in zip(ms.grad(mixed, None, weights)(image()), expected):
+    for gradient, wanted in paired(ms.grad(mixed, None, weights)(image()), expected):
         assert gradient.dtype == ms.float32
         scale = np.abs(wanted.asnumpy()).max()
         np.testing.assert_allclose(gradient.asnumpy(), wanted.asnumpy(), atol=0.1 * scale)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 TRACED = """
 import mindspore as ms, numpy as np
+from networks import paired
 from test_compilation import arguments, square_of_convolution
 ms.set_context(mode=ms.PYNATIVE_MODE)
 traced = ms.jit(square_of_convolution, capture_mode="trace")
@@ -18,7 +19,7 @@ np.testing.assert_allclose(
     traced(*arguments()).asnumpy(), square_of_convolution(*arguments()).asnumpy(), rtol=1e-5)
 every = (0, 1, 2, 3, 4)
 expected = ms.grad(square_of_convolution, every)(*arguments())
-for gradient, wanted in zip(ms.grad(traced, every)(*arguments()), expected):
+for gradient, wanted in paired(ms.grad(traced, every)(*arguments()), expected):
     np.testing.assert_allclose(gradient.asnumpy(), wanted.asnumpy(), rtol=1e-5, atol=1e-5)
 """
 

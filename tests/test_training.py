@@ -9,7 +9,7 @@ import pytest
 from mindspore import nn, ops
 
 from ms_deform import DeformConv2d
-from networks import CHANNELS, LayerNet, MeanSquare, image, random_array
+from networks import CHANNELS, LayerNet, MeanSquare, image, paired, random_array
 
 pytestmark = pytest.mark.usefixtures("device", "mode")
 
@@ -41,7 +41,7 @@ def test_value_and_grad_equals_grad(net):
     weights = ms.ParameterTuple(net.trainable_params())
     loss, gradients = ms.value_and_grad(net, None, weights)(image())
     assert loss.asnumpy() == net(image()).asnumpy()
-    for gradient, again in zip(gradients, ms.grad(net, None, weights)(image())):
+    for gradient, again in paired(gradients, ms.grad(net, None, weights)(image())):
         np.testing.assert_array_equal(gradient.asnumpy(), again.asnumpy())
 
 
@@ -58,7 +58,7 @@ def test_train_one_step_cell_steps_along_the_gradient(net):
     step = nn.TrainOneStepCell(net, nn.SGD(net.trainable_params(), learning_rate=0.5))
     step.set_train()
     step(image())
-    for weight, start, gradient in zip(weights, before, gradients):
+    for (weight, gradient), start in zip(paired(list(weights), gradients), before):
         moved = start - 0.5 * gradient.asnumpy()
         np.testing.assert_allclose(weight.asnumpy(), moved, rtol=1e-5, atol=1e-6)
 

@@ -22,8 +22,6 @@ def gradients(
         for name, value in call.items()
         if isinstance(value, np.ndarray)
     }
-    # A bias of zeros has the same gradient as the bias that is not there.
-    tensors.setdefault("bias", torch.zeros(len(call["weight"]), **options, requires_grad=True))
     arguments = {**call, **tensors}
     if len(call["padding"]) == 4:  # torchvision pads both sides alike; zeros around do the same
         top, bottom, left, right = call["padding"]
@@ -32,4 +30,6 @@ def gradients(
     output = torchvision.ops.deform_conv2d(**arguments)
     output.backward(torch.tensor(grad_output, **options))
     grads = {name: tensor.grad.double().cpu().numpy() for name, tensor in tensors.items()}
-    return output.detach().double().cpu().numpy(), Gradients(**{"mask": None, **grads})
+    return output.detach().double().cpu().numpy(), Gradients(
+        **{"mask": None, "bias": None, **grads}
+    )

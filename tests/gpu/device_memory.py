@@ -51,3 +51,15 @@ class CupyMemory:
 
 
 MEMORIES = {"torch": TorchMemory, "cupy": CupyMemory}
+
+
+def usable_memories() -> tuple[dict[str, Any], list[str]]:
+    """Those that can be used here, and why the others cannot."""
+    usable, reasons = {}, []
+    for name, memory in MEMORIES.items():
+        try:
+            usable[name] = memory()
+        except Exception as error:  # each package has its own for a GPU that is not there
+            reason, _, _ = str(error).partition("\n")
+            reasons.append(f"{name} has no NVIDIA GPU here: {reason}")
+    return usable, reasons
