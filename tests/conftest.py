@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")  # MindSpore warns of every empty batch and every recompile
@@ -23,6 +24,7 @@ from kernels import Kernels, cpu_targets, cuda_kernels, emulated_kernels, native
 from ms_deform.backends import set_backend
 from ms_deform.install.library import LIBRARY_TARGETS, LibraryError, find_library
 
+MISSING = pytest.StashKey[list[str]]()
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 
 hypothesis.settings.register_profile(
@@ -41,11 +43,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what takes long, unless asked for all."""
-    if not config.getoption("--all"):
-        long = [item for item in items if item.get_closest_marker("long")]
-        items[:] = [item for item in items if item not in long]
-        config.hook.pytest_deselected(items=long)
+    """Leaves out what takes long, unless asked for all, and what needs missing packages."""
+    run_long = config.getoption("--all")
+    left_out = [
+        item
+        for item in items
+        if missing_packages(item) or (item.get_closest_marker("long") and not run_long)
+    ]
+    config.stash[MISSING] = sorted(set().union(*map(missing_packages, items)))
+    items[:] = [item for item in items if item not in set(left_out)]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def missing_packages(item: pytest.Item) -> set[str]:
+    names = {name for mark in item.iter_markers("needs") for name in mark.args}
+    return {name for name in names if find_spec(name) is None}
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    missing = ", ".join(config.stash[MISSING])
+    return [f"left out: tests that need {missing} (extras demo and bench)"] if missing else []
 
 
 def usable_device_targets() -> list[str]:

@@ -227,10 +227,10 @@ def test_the_composition_takes_any_batch_size_in_one_graph():
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
+# In PyNative mode every dimension is known.
+@pytest.mark.parametrize("mode", ["graph"], indirect=True)
 @pytest.mark.parametrize("shape", ([2, CHANNELS, None, None], None), ids=("size", "rank"))
 def test_other_unknown_dimensions_are_refused_by_the_composition(shape, mode):
-    if mode == "pynative":
-        pytest.skip("every dimension is known in PyNative mode")
     net = LayerNet()
     net.set_inputs(ms.Tensor(shape=shape, dtype=ms.float32))
     message = "only the batch size is unknown"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -19,11 +18,8 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 # Of the tiny row: input, offset, mask, weight, bias, output
 TINY_ELEMENTS = 2 * 4 * 9 * 12 + 2 * 27 * 5 * 6 + 6 * 4 * 9 + 6 + 2 * 6 * 5 * 6
 PEERS = ("torchvision", "onnxruntime", "openvino", "ncnn", "builtin")
-MISSING = [module for module in ("matplotlib", "tqdm") if importlib.util.find_spec(module) is None]
 
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"the bench extra is not installed: no {', '.join(MISSING)}"
-)
+pytestmark = pytest.mark.needs("matplotlib", "tqdm")
 
 # In front of the benchmark's own program: its row is tiny, and one round is enough.
 TINY_ROWS = f"""
@@ -176,9 +172,9 @@ def test_extra_memory_is_measured(tmp_path):
     assert 0 < entry["scratch"] < 30 * 2**20
 
 
+@pytest.mark.needs("torchvision")
 def test_a_gpu_is_timed_beside_torchvision_on_it(tmp_path, emulated_cuda, monkeypatch):
     monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(emulated_cuda.parent))
-    pytest.importorskip("torchvision", reason="needs torch and torchvision: pip install '.[bench]'")
     _, report = run_as_printed(tmp_path, CUDA_COMMAND, ON_EMULATED_GPU)
     assert report["machine"]["gpu"] == "emulated"
     for entry in report["rows"]:

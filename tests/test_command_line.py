@@ -180,9 +180,11 @@ def test_doctor_reports_missing_packages(monkeypatch, capsys):
     assert 'missing    pip install "mindspore>=2.7,<2.11"' in capsys.readouterr().out
 
 
+@pytest.mark.needs("torchvision")
 def test_stored_answer_is_torchvisions():
-    torch = pytest.importorskip("torch")
-    deform_conv2d = pytest.importorskip("torchvision").ops.deform_conv2d
+    import torch
+    from torchvision.ops import deform_conv2d
+
     tensors = [torch.from_numpy(values).requires_grad_() for values in doctor.problem()]
     input, offset, mask, weight, bias, grad_output = tensors
     output = deform_conv2d(input, offset, weight, bias, *doctor.GEOMETRY, mask)

@@ -21,12 +21,6 @@ from tolerances import assert_close
 pytestmark = pytest.mark.usefixtures("scratch_folder")
 
 
-def needs_torch():
-    pytest.importorskip(
-        "torchvision", reason="needs torch and torchvision: pip install '.[parity]'"
-    )
-
-
 class SmallNet(nn.Cell):
     """What the command converts in these tests, with PyTorch's attribute names."""
 
@@ -119,8 +113,8 @@ def test_partial_writes_what_matched(user_folder, capsys):
     assert "deform.weight" not in parameters
 
 
+@pytest.mark.needs("torchvision")
 def test_a_torch_file_and_its_safetensors_twin_give_the_same(user_folder):
-    needs_torch()
     import torch
 
     tensors = {f"module.{name}": torch.from_numpy(v) for name, v in small_state().items()}
@@ -132,8 +126,8 @@ def test_a_torch_file_and_its_safetensors_twin_give_the_same(user_folder):
         np.testing.assert_array_equal(parameter.asnumpy(), twins[1][name].asnumpy())
 
 
+@pytest.mark.needs("torchvision")
 def test_key_chooses_among_several_sets_of_parameters(user_folder, capsys):
-    needs_torch()
     import torch
 
     tensors = {f"generator.{name}": torch.from_numpy(v) for name, v in small_state().items()}
@@ -147,8 +141,8 @@ def test_key_chooses_among_several_sets_of_parameters(user_folder, capsys):
     np.testing.assert_array_equal(weight, small_state()["deform.weight"])
 
 
+@pytest.mark.needs("torchvision")
 def test_a_file_that_could_run_code_is_refused(user_folder, capsys):
-    needs_torch()
     import torch
 
     torch.save({"state_dict": {"a": torch.zeros(1)}, "hook": SmallNet}, "model.pth")
@@ -241,8 +235,8 @@ def test_packed_offsets_need_a_convolution_of_that_name(user_folder, capsys):
     assert run(*arguments, "--packed-offsets") == 0
 
 
+@pytest.mark.needs("tqdm")
 def test_progress_is_shown_where_tqdm_is_there(user_folder):
-    pytest.importorskip("tqdm", reason="needs tqdm: pip install '.[convert]'")
     command = [sys.executable, "-m", "ms_deform", "convert", "model.safetensors"]
     (user_folder / "user_net.py").write_text("from mindspore import nn\n\nNet = nn.ReLU\n")
     done = subprocess.run(
@@ -292,9 +286,9 @@ LAYERS = (
 )
 
 
+@pytest.mark.needs("torchvision")
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_converted_layer_computes_what_pytorchs_does(name):
-    needs_torch()
     import torch
 
     cell, module, shape = layers()[name]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -14,15 +13,8 @@ import numpy as np
 import pytest
 
 DEMO = Path(__file__).parents[1] / "scripts" / "demo.py"
-MISSING = [
-    module
-    for module in ("sklearn", "matplotlib", "tqdm")
-    if importlib.util.find_spec(module) is None
-]
 
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"the demo extra is not installed: no {', '.join(MISSING)}"
-)
+pytestmark = pytest.mark.needs("sklearn", "matplotlib", "tqdm")
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_random_geometries_equal_the_reference(
 
 @pytest.mark.parametrize("kernels", [("cuda", "emulated")], indirect=True, ids="-".join)
 @pytest.mark.parametrize("dtype", ELEMENT_BYTES)
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(several=st.lists(geometries(), min_size=1, max_size=5))
 def test_random_geometries_equal_the_reference_on_the_emulation_of_a_gpu(
     kernels: Kernels, dtype: str, several: list[Geometry]

@@ -104,12 +104,10 @@ def test_initial_weights_have_mmcvs_bounds():
             assert name == "weight" or not parameter.asnumpy().any()
 
 
+@pytest.mark.needs("torchvision")
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 @pytest.mark.parametrize("name", ("DeformConv2dPack", "ModulatedDeformConv2dPack"))
 def test_output_and_gradients_are_those_of_the_torch_layer_with_its_weights(name, geometry):
-    pytest.importorskip(
-        "torchvision", reason="needs torch and torchvision: pip install '.[parity]'"
-    )
     import torch
 
     import torch_layers

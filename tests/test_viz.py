@@ -18,10 +18,6 @@ from tolerances import assert_close
 pytestmark = pytest.mark.usefixtures("device")
 
 
-def needs_matplotlib():
-    pytest.importorskip("matplotlib", reason="needs matplotlib: pip install '.[viz]'")
-
-
 class Net(nn.Cell):
     """All three layers, nested, with every argument; one is called twice."""
 
@@ -148,8 +144,8 @@ def test_pixels_outside_the_output_are_refused(records):
         viz.sampling_points(records["v1"][0], [(99, 0)])
 
 
+@pytest.mark.needs("matplotlib")
 def test_sampling_is_drawn_over_the_picture(records):
-    needs_matplotlib()
     record, pixels = records["body.0.deform"][0], [(1, 2), (5, 7)]
     ax = viz.plot_sampling(record, pixels, picture=np.zeros((70, 90, 3)), image=1)
     crosses, dots = ax.collections
@@ -166,8 +162,8 @@ def test_sampling_is_drawn_over_the_picture(records):
     assert ax.yaxis_inverted()
 
 
+@pytest.mark.needs("matplotlib")
 def test_heat_maps_show_mean_length_and_mean_mask(records):
-    needs_matplotlib()
     record = records["v2"][1]
     y, x = record.offset[0, 0::2], record.offset[0, 1::2]
     shown = viz.plot_offsets(record).images[0].get_array()
@@ -176,14 +172,14 @@ def test_heat_maps_show_mean_length_and_mean_mask(records):
     np.testing.assert_allclose(shown, record.mask[1].mean(0), rtol=1e-5)
 
 
+@pytest.mark.needs("matplotlib")
 def test_a_layer_without_mask_has_no_mask_picture(records):
-    needs_matplotlib()
     with pytest.raises(ValueError, match="layer 'v1' has no mask"):
         viz.plot_masks(records["v1"][0])
 
 
+@pytest.mark.needs("matplotlib")
 def test_all_layers_are_written_to_one_file(records, tmp_path):
-    needs_matplotlib()
     from matplotlib.image import imread
 
     file_name = tmp_path / "layers.png"
