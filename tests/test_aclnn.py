@@ -23,7 +23,7 @@ from ms_deform.backends.interface import Call
 from ms_deform.geometry import TensorInfo, check_geometry
 from ms_deform.install import cann
 from ms_deform.install.builder import find_compiler
-from networks import CHANNELS, TAPS, image, random_array
+from networks import CHANNELS, TAPS, image, paired, random_array
 from tolerances import assert_close
 
 # CANN 8.5, aclnnDeformableConv2d, "Prototype".
@@ -182,8 +182,7 @@ def test_gradients_are_the_references(name, device, mode):
     expected = reference.deform_conv2d_grad(grad_output, **call)
     packed_gradient = pack(expected.offset, expected.mask)
     wanted = (expected.input, expected.weight, packed_gradient, expected.bias)
-    assert len(actual) == len(wanted)
-    for value, theirs in zip(actual, wanted):
+    for value, theirs in paired(actual, wanted):
         assert_close(value.asnumpy(), theirs, "float32", "gradient", 1e-5)
 
 
@@ -196,7 +195,7 @@ def test_the_operators_bprop_gives_a_gradient_for_every_argument():
     operator, constants = aclnn.prepare(described(geometry))
     gradients = operator.get_bprop()(x, weight, offset, bias, *constants, (grad, x), (grad, x))
     assert len(gradients) == len(aclnn.registration()["inputs"]) + len(constants)
-    for tensor, gradient in zip((x, weight, offset, bias), gradients):
+    for tensor, gradient in paired((x, weight, offset, bias), gradients[:4]):
         assert gradient.shape == tensor.shape
 
 

@@ -177,17 +177,16 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
 
 
 def test_an_installed_cann_is_found_by_its_own_variable(tmp_path, monkeypatch):
-    """CANN's folders, with the double in them."""
-    sdk = build_sdk(tmp_path, find_compiler())
+    """CANN's folders, with files of the double's names in them."""
     kernels = tmp_path / "opp/built-in/op_impl/aicpu/aicpu_kernel"
-    (kernels / "lib").mkdir(parents=True)
-    (kernels / "inc").symlink_to(INCLUDE)
-    (sdk / "lib").rename(kernels / "lib" / "device")
+    (kernels / "lib/device").mkdir(parents=True)
+    (kernels / "lib/device/libcpu_kernels_context.a").touch()
     monkeypatch.delenv("MS_DEFORM_AICPU_SDK", raising=False)
     monkeypatch.setenv("ASCEND_OPP_PATH", str(tmp_path / "opp"))
-    monkeypatch.setenv("MS_DEFORM_AICPU_CXX", shlex.join(find_compiler()))
-    built = aicpu_package.build_package(tmp_path / "built")
-    assert (built / KERNELS).is_file()
+    sdk = aicpu_package.Sdk.find()
+    assert sdk.kernel_include == kernels / "inc"
+    assert sdk.kernel_library == kernels / "lib/device"
+    assert sdk.proto_include == tmp_path / "include"
 
 
 def described(dtype: ms.Type) -> Call:

@@ -77,6 +77,7 @@ INCLUDE = (
 )
 
 
+@pytest.mark.long
 def test_attributes_written_by_mindspores_class_are_read_through_the_mirror(tmp_path):
     if not list((MINDSPORE / "include").rglob("custom_aot_extra.h")):
         pytest.skip("this MindSpore ships no custom_aot_extra.h to compare with")

@@ -149,6 +149,7 @@ def test_rows_are_drawn(rows_run):
     assert_picture(folder / "c4.png")
 
 
+@pytest.mark.long
 def test_scaling_along_each_axis_is_measured_and_drawn(tmp_path):
     arguments = ["--scaling", "--passes", "forward", "--rounds", "1"]
     run = benchmark(
@@ -161,6 +162,7 @@ def test_scaling_along_each_axis_is_measured_and_drawn(tmp_path):
     assert_picture(tmp_path / "scaling.png")
 
 
+@pytest.mark.long
 def test_extra_memory_is_measured(tmp_path):
     # The columns matrix that our kernels do without would take 36 MiB.
     row = "n1,c64,o8,h128,w128"
@@ -172,6 +174,7 @@ def test_extra_memory_is_measured(tmp_path):
     assert 0 < entry["scratch"] < 30 * 2**20
 
 
+@pytest.mark.long
 @pytest.mark.needs("torchvision")
 def test_a_gpu_is_timed_beside_torchvision_on_it(tmp_path, emulated_cuda, monkeypatch):
     monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(emulated_cuda.parent))

@@ -46,6 +46,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.long
 def test_two_workers_end_with_the_weights_of_one(tmp_path):
     if shutil.which("msrun", path=BIN) is None:
         pytest.skip(f"MindSpore's launcher msrun is not in {BIN}")

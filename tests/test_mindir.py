@@ -12,9 +12,9 @@ from mindspore import nn, ops
 
 from ms_deform import ModulatedDeformConv2dPack, export_mindir
 from ms_deform.export import mindir
-from networks import CHANNELS, LayerNet, image
+from networks import CHANNELS, LayerNet, image, paired
 
-pytestmark = pytest.mark.usefixtures("device", "mode", "scratch_folder")
+pytestmark = pytest.mark.usefixtures("device", "scratch_folder")
 
 
 class TwoOutputs(nn.Cell):
@@ -29,13 +29,14 @@ class TwoOutputs(nn.Cell):
         return self.layer(x), ops.relu(self.net(y))
 
 
+@pytest.mark.usefixtures("mode")
 def test_the_file_computes_the_same_without_ms_deform():
     net = TwoOutputs().set_train()
     path = export_mindir(net, image(), image(1), file_name="net")
     assert path == "net.mindir"
     # Of this process: export_mindir itself has run it in another one.
     loaded = nn.GraphCell(ms.load(path))
-    for actual, expected in zip(loaded(image(), image(1)), net(image(), image(1))):
+    for actual, expected in paired(loaded(image(), image(1)), net(image(), image(1))):
         np.testing.assert_allclose(actual.asnumpy(), expected.asnumpy(), rtol=1e-5, atol=1e-5)
     assert net.training
     assert net.layer.backend == "aot"

@@ -11,7 +11,7 @@ import pytest
 from mindspore import nn, ops
 
 from ms_deform import DeformConv2d, DeformConv2dPack, ModulatedDeformConv2dPack, deform_conv2d
-from networks import image, random_array
+from networks import image, paired, random_array
 from tolerances import assert_close
 
 pytestmark = [pytest.mark.usefixtures("device", "mode"), pytest.mark.usefixtures("scratch_folder")]
@@ -130,7 +130,7 @@ def test_output_and_gradients_are_those_of_the_torch_layer_with_its_weights(name
     assert_close(output.asnumpy(), expected.detach().numpy(), "float32", "output", 1e-5)
     assert_close(grad_x.asnumpy(), x.grad.numpy(), "float32", "input", 1e-4)
     peers = dict(peer.named_parameters())
-    for (key, _), grad in zip(layer.parameters_and_names(), grad_weights):
+    for (key, _), grad in paired([*layer.parameters_and_names()], grad_weights):
         assert_close(grad.asnumpy(), peers[key].grad.numpy(), "float32", key, 1e-4)
 
 
