@@ -4,4 +4,6 @@
 # --all also runs what takes long: sanitizers, emulated machines, nvcc for every architecture.
 source "$(dirname "${BASH_SOURCE[0]}")/venv.sh"
 prepare test
-exec "$venv/bin/python" -m pytest "$@"
+# In two processes: a test mostly waits for one thread of MindSpore or of a compiler. More of them take
+# 3 GB each, and the kernels use all cores.
+exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"
