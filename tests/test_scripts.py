@@ -100,7 +100,10 @@ def assert_one_line(done, *words):
 
 
 # What each script ends in.
-PROGRAMS = {"scripts/test.sh": "-m pytest", "scripts/demo.sh": "scripts/demo.py"}
+PROGRAMS = {
+    "scripts/test.sh": "-m pytest -n 2 --dist loadfile",
+    "scripts/demo.sh": "scripts/demo.py",
+}
 
 
 @pytest.mark.parametrize(
