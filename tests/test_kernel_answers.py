@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recorded
-from element_types import ELEMENT_BYTES
+from element_types import ELEMENT_BYTES, rounded
 from finite_differences import assert_gradients_match_differences
 from geometries import CUDA_BLOCKS, GRID, Geometry, geometries
 from kernels import Answer, Kernels, Problem, by_reference, problem_of
@@ -78,6 +79,21 @@ def test_the_answer_is_the_recorded_one_of_torchvision(
     call, grad_output, *answer = recorded.CASES[case]
     actual = kernels.answer(call, grad_output, dtype)
     kernels.assert_right(actual, answer, dtype, tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_halves_are_rounded_once_to_the_nearest(kernels: Kernels, dtype: str) -> None:
+    """A product of two halves is exact in float32, so that only the output's rounding is left."""
+    rng = np.random.default_rng(0)
+    call = {
+        "input": rounded(rng.normal(size=(1, 1, 30, 40)), dtype),
+        "offset": np.zeros((1, 2, 30, 40)),
+        "weight": rounded(rng.normal(size=(1, 1, 1, 1)), dtype),
+    }
+    ones = np.ones_like(call["input"])
+    output, gradients = kernels.answer(call, ones, dtype)
+    np.testing.assert_array_equal(output, rounded(call["input"] * call["weight"], dtype))
+    np.testing.assert_array_equal(gradients.input, ones * call["weight"])
 
 
 @pytest.mark.parametrize(
