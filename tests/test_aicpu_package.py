@@ -205,14 +205,14 @@ def test_a_call_passes_its_geometry_as_a_tensor():
 
 
 def test_a_call_reaches_its_operator_with_placeholders_for_what_is_absent():
-    operator, geometry, absent = aicpu.prepare(described(ms.float16))
+    operator, absent, geometry = aicpu.prepare(described(ms.float16))
     assert operator is aicpu.forward_primitive(False)
     np.testing.assert_array_equal(geometry.asnumpy(), [1, 1, 0, 2, 1, 1, 1, 1, 1, 0])
     assert (absent.shape, absent.dtype) == ((1,), ms.float16)
     calls = []
     tensors = {**call_tensors(), "bias": None}
     input, offset, mask, weight = (tensors[n] for n in ("input", "offset", "mask", "weight"))
-    prepared = (lambda *arguments: calls.append(arguments), geometry, absent)
+    prepared = (lambda *arguments: calls.append(arguments), absent, geometry)
     aicpu.run(prepared, input, offset, mask, weight, None)
     aicpu.run(prepared, input, offset, None, weight, tensors["bias"])
     assert [*map(id, calls[0])] == [*map(id, (input, offset, mask, weight, absent, geometry))]

@@ -32,23 +32,13 @@ def obstacle(call: Call) -> str | None:
 
 
 def prepare(call: Call) -> tuple[ops.Custom, Tensor, Tensor]:
-    """The forward operator, its geometry, and what stands for an absent tensor."""
+    """The forward operator, what stands for an absent tensor, and the geometry."""
     attributes = call.geometry.attributes
     primitive = forward_primitive(attributes.use_bias)
-    return primitive, geometry_tensor(attributes), aot.placeholder(call.dtype)
+    return primitive, aot.placeholder(call.dtype), geometry_tensor(attributes)
 
 
-def run(
-    prepared: tuple[ops.Custom, Tensor, Tensor],
-    input: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-) -> Tensor:
-    primitive, geometry, absent = prepared
-    mask = absent if mask is None else mask
-    return primitive(input, offset, mask, weight, absent if bias is None else bias, geometry)
+run = aot.run
 
 
 @cache

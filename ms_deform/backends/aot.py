@@ -39,25 +39,31 @@ def obstacle(call: Call) -> None:
     """The kernels take every call."""
 
 
-def prepare(call: Call) -> tuple[ops.Custom, Tensor]:
+def prepare(call: Call, registered_name: str | None = None) -> tuple[ops.Custom, Tensor]:
     """The forward operator, and what stands for an absent tensor."""
     primitive = forward_primitive(
-        call.device_target, call.geometry.attributes, call.deterministic, call.caller
+        call.device_target,
+        call.geometry.attributes,
+        call.deterministic,
+        call.caller,
+        registered_name,
     )
     return primitive, placeholder(call.dtype)
 
 
 def run(
-    prepared: tuple[ops.Custom, Tensor],
+    prepared: tuple[object, ...],
     input: Tensor,
     offset: Tensor,
     mask: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    primitive, absent = prepared
+    """A primitive on the tensors, a placeholder for an absent one, and what it takes after them."""
+    primitive, absent = prepared[:2]
     mask = absent if mask is None else mask
-    return primitive(input, offset, mask, weight, absent if bias is None else bias)
+    bias = absent if bias is None else bias
+    return primitive(input, offset, mask, weight, bias, *prepared[2:])
 
 
 @cache

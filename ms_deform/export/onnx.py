@@ -61,20 +61,11 @@ def operator_name(geometry: Geometry) -> str:
 class _StandIns:
     """The backend of an export: the operator of "aot", under names that hold the geometry."""
 
-    @staticmethod
-    def obstacle(call: Call) -> None:
-        """What the kernels take can be written."""
+    obstacle = staticmethod(aot.obstacle)
 
     @staticmethod
     def prepare(call: Call) -> tuple[ops.Custom, Tensor]:
-        primitive = aot.forward_primitive(
-            call.device_target,
-            call.geometry.attributes,
-            call.deterministic,
-            call.caller,
-            operator_name(call.geometry),
-        )
-        return primitive, aot.placeholder(call.dtype)
+        return aot.prepare(call, operator_name(call.geometry))
 
     run = staticmethod(aot.run)
 
