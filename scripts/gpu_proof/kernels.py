@@ -56,8 +56,9 @@ def short_names(mangled: Iterable[str]) -> list[str]:
 
 
 def short_name(name: str) -> str:
-    """ForwardKernel<float, 64> of void ms_deform::cuda::ForwardKernel<float, (long)64>(...)."""
+    """Kernel<float, 64> of `void ms_deform::cuda::Kernel<float, (long)64>(...)`."""
     name = re.sub(r"\((?:unsigned )?(?:int|long|bool)\)|ms_deform::|cuda::|^void ", "", name)
+    name = name.replace("> >", ">>")
     return re.sub(r"\b(\d+)u?l\b", r"\1", name).partition("(")[0]
 
 

@@ -67,7 +67,7 @@ def part_line(part: tuple[str, Report]) -> list[str]:
     if "tests" in report:
         found.insert(0, ", ".join(f"{count} {what}" for what, count in report["tests"].items()))
     found += [f"{tool}: {told}" for tool, told in report.get("tools", {}).items()]
-    if name == "build" and "built" in report:
+    if report.get("kernels"):
         spilling = [kernel for kernel in report["kernels"] if kernel["spilled"]]
         found.append(f"{len(report['kernels'])} kernels, {len(spilling)} of them spill registers")
     text = "; ".join(filter(None, found))
