@@ -45,7 +45,8 @@ def set_environment(scratch: Path) -> None:
     places = [f"{os.environ['CUDA_HOME']}/bin"] if "CUDA_HOME" in os.environ else []
     places += [found[-1] for found in map(sorted, map(glob, TOOL_FOLDERS)) if found]
     os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *places])
-    # A folder of its own: others may be able to write where the checkout is.
+    # A library is not loaded from where others can write, as they may where the checkout is.
+    os.umask(0o022)
     os.environ.setdefault("MS_DEFORM_LIBRARY_DIR", str(scratch / "lib"))
     os.environ["NVCCFLAGS"] = f"{os.environ.get('NVCCFLAGS', '')} -Xptxas=-v".strip()
     os.environ["PYTHONUNBUFFERED"] = "1"  # a log then has all that was printed before the end

@@ -32,7 +32,14 @@ def wheels(work: Work) -> None:
     if not files:
         raise LeftOut("none were brought")
     site = work.scratch / "site"
-    options = ("--no-index", "--no-deps", "--disable-pip-version-check", "--target", site)
+    options = (
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "--target",
+        site,
+    )
     if work.python("-m", "pip", "install", *options, *files) != 0:
         raise Failed(last_line(work.log))
     os.environ["PYTHONPATH"] = f"{site}{os.pathsep}{os.environ['PYTHONPATH']}"
