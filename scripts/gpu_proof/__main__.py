@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gpu_proof import table
-from gpu_proof.parts import PARTS
+from gpu_proof.parts import parts_for
 from gpu_proof.run import run_parts
 
 # Where a toolkit's programs are that are often not on the PATH; the newest of a pattern.
@@ -60,7 +60,7 @@ def main() -> int:
     reports: dict[str, Any] = {}
     with TemporaryDirectory(prefix="gpu_proof-") as scratch:
         set_environment(Path(scratch))
-        for reports in run_parts(PARTS, options, folder, Path(scratch)):
+        for reports in run_parts(parts_for(options), options, folder, Path(scratch)):
             name, report = list(reports.items())[-1]
             why = f": {report['why']}" if report["why"] else ""
             print(f"{name}: {report['state']} after {report['seconds']:.0f} s{why}", flush=True)
