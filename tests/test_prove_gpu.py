@@ -341,13 +341,38 @@ ptxas info    : Used 168 registers, used 1 barriers
     ]
 
 
+def test_launches_are_read_from_the_table_of_ncu(tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    subprocess.run([EMULATED_CARD / "ncu", "--csv", "--log-file", table, "true"], check=True)
+    assert kernels.profiled(table.read_text()) == [
+        {
+            "stream": "13",
+            "kernel": "ForwardKernel<float>",
+            "stalls": {},
+            "memory": 71.5,
+            "dram": 20,
+            "compute": 40,
+            "nanoseconds": 123456,
+            "registers": 40,
+        },
+        {
+            "stream": "17",
+            "kernel": "PackKernel",
+            "stalls": {"barrier": 1.5, "long scoreboard": 7.5},
+            "memory": 10,
+            "compute": 5,
+        },
+    ]
+
+
 @pytest.mark.parametrize(
     ("launch", "limit"),
     [
         ({"compute": 80, "memory": 70, "dram": 70}, "compute"),
         ({"compute": 20, "memory": 90, "dram": 85}, "DRAM"),
         ({"compute": 20, "memory": 90, "dram": 10}, "caches and shared memory"),
-        ({"compute": 20, "memory": 30, "dram": 10}, "latency"),
+        ({"compute": 20, "memory": 30, "stalls": {}}, "latency"),
+        ({"compute": 20, "stalls": {"barrier": 2, "wait": 1}}, "latency: barrier"),
     ],
 )
 def test_what_limits_a_kernel(launch: dict[str, float], limit: str) -> None:

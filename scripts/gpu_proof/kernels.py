@@ -17,19 +17,21 @@ _COMPILED = re.compile(
     r".*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
     re.DOTALL,
 )
-# Of ncu's table, in its base units.
+# Of ncu's table, in its base units; the details have what warps wait for.
 NCU_OPTIONS = (
     *("--section", "SpeedOfLight", "--section", "LaunchStats", "--section", "Occupancy"),
-    *("--csv", "--print-units", "base"),
+    *("--section", "WarpStateStats", "--print-details", "all", "--csv", "--print-units", "base"),
 )
-_METRICS = {
-    "Duration": "nanoseconds",
+_PERCENTS = {
     "Compute (SM) Throughput": "compute",
     "Memory Throughput": "memory",
     "DRAM Throughput": "dram",
     "L2 Cache Throughput": "l2",
     "Achieved Occupancy": "occupancy",
     "Theoretical Occupancy": "possible occupancy",
+}
+_COUNTS = {
+    "Duration": "nanoseconds",
     "Registers Per Thread": "registers",
     "Grid Size": "blocks",
     "Waves Per SM": "waves",
@@ -67,20 +69,31 @@ def profiled(printed: str) -> list[Report]:
     lines = [line for line in printed.split("\n") if line.startswith('"')]
     launches: dict[str, Report] = {}
     for line in csv.DictReader(lines):
-        launch = launches.setdefault(
-            line["ID"], {"stream": line["Stream"], "kernel": short_name(line["Kernel Name"])}
-        )
-        metric = _METRICS.get(line["Metric Name"])
-        if metric:
-            launch[metric] = float(line["Metric Value"].replace(",", ""))
+        kernel = short_name(line["Kernel Name"])
+        launch = {"stream": line["Stream"], "kernel": kernel, "stalls": {}}
+        add_metric(launches.setdefault(line["ID"], launch), line)
     return list(launches.values())
+
+
+def add_metric(launch: Report, line: dict[str, str]) -> None:
+    name = line["Metric Name"]
+    try:
+        value = float(line["Metric Value"].replace(",", ""))
+    except ValueError:  # "n/a", or a line of advice
+        return
+    metric = (_PERCENTS if line["Metric Unit"] == "%" else _COUNTS).get(name)
+    if metric:
+        launch[metric] = value
+    elif name.startswith("Stall ") and name != "Stall Not Selected":  # another warp was
+        launch["stalls"][name[len("Stall ") :].lower()] = value
 
 
 def limiter(launch: Report) -> str:
     """What keeps a kernel from being faster."""
     compute, memory = launch.get("compute", 0), launch.get("memory", 0)
     if max(compute, memory) < _BUSY:
-        return "latency"
+        stalls = launch["stalls"]
+        return f"latency: {max(stalls, key=stalls.get)}" if stalls else "latency"
     if compute >= memory:
         return "compute"
     return "DRAM" if launch.get("dram", 0) >= _BUSY else "caches and shared memory"

@@ -40,7 +40,7 @@ def proof(reports: dict[str, Report]) -> str:
         sections += [f"## {dtype}", times(report["rows"]), roof_line(report["rows"])]
     if found["profile"].get("launches"):
         sections += ["## What limits the kernels", limits(found["profile"], found["build"])]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def table(header: Sequence[str], lines: Iterator[Sequence[str]]) -> str:
