@@ -212,10 +212,14 @@ def test_a_command_that_is_not_done_in_time_is_ended_with_all_it_has_started(
     child = (
         f"import time\nwhile True:\n    open({str(beat)!r}, 'a').write('.')\n    time.sleep(0.1)"
     )
-    program = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
-    slow = Part("slow", 2, lambda work: work.python("-c", program))
+    program = "import subprocess, sys\nprint('at a test')\n"
+    program += f"subprocess.run([sys.executable, '-c', {child!r}])"
+    slow = Part("slow", 2, lambda work: work.python("-u", "-c", program))
     reports = outcome(tmp_path, slow, Part("next", 1, passing))
-    assert (reports["slow"]["state"], reports["slow"]["why"]) == ("failed", "out of time")
+    assert (reports["slow"]["state"], reports["slow"]["why"]) == (
+        "failed",
+        "out of time: at a test",
+    )
     assert reports["next"]["state"] == "passed"
     beats = beat.stat().st_size
     time.sleep(0.5)

@@ -21,7 +21,8 @@ from gpu_proof.run import Failed, LeftOut, Part, Report, Work, last_line
 from gpu_proof.table import PASSES
 
 DTYPES = ("float32", "float16", "bfloat16")
-PYTEST = ("-m", "pytest", "--confcutdir", "tests/gpu", "-q", "-p", "no:cacheprovider")
+# Verbose: the log of a kernel that hangs ends in the test that it hangs in.
+PYTEST = ("-m", "pytest", "--confcutdir", "tests/gpu", "-v", "-p", "no:cacheprovider")
 SANITIZER_TESTS = "tests/gpu/test_gpu_sanitizer.py"
 # Those that must end in time, and those that may.
 SANITIZERS = {"memcheck": True, "racecheck": True, "initcheck": False, "synccheck": False}

@@ -66,7 +66,10 @@ class Work:
 
     def python(self, *arguments: object) -> int:
         """The status of this Python with the arguments; what it prints goes to the log."""
-        return self.wait(self.start([sys.executable, *arguments], self.log))
+        try:
+            return self.wait(self.start([sys.executable, *arguments], self.log))
+        except Failed as reason:  # where it was
+            raise Failed(f"{reason}: {last_line(self.log)}".rstrip(": ")) from None
 
     def ask(self, module: str, *arguments: object) -> Report:
         """What a module of this package answers as a program."""
