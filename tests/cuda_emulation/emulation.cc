@@ -53,15 +53,15 @@ struct Place {
   void* buffer[5];
 };
 
-[[gnu::noinline, noreturn]] void GoTo(Place* place) { __builtin_longjmp(place->buffer, 1); }
+[[gnu::noipa, noreturn]] void GoTo(Place* place) { __builtin_longjmp(place->buffer, 1); }
 
-[[gnu::noinline]] void Switch(Place* from, Place* to) {
+[[gnu::noipa]] void Switch(Place* from, Place* to) {
   if (__builtin_setjmp(from->buffer) == 0) {
     GoTo(to);
   }
 }
 
-[[gnu::noinline]] void Start(Place* from, const ucontext_t* to) {
+[[gnu::noipa]] void Start(Place* from, const ucontext_t* to) {
   if (__builtin_setjmp(from->buffer) == 0) {
     setcontext(to);
   }
