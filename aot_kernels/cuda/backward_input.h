@@ -2,8 +2,9 @@
 // The gradients of input, offset and mask.
 //
 //   grad_column[p, r, c] = sum over outputs o of weight[o, r, c] * grad_output[o, p]
-//   grad_mask[p, r]      = sum over channels c of grad_column * sample
-//   grad_offset[p, r]    = sum over channels c of grad_column * mask * slope of the sample
+//   dot[p, r, corner]    = sum over channels c of grad_column * corner's value
+//   grad_mask[p, r]      = dots interpolated as a sample's corners are
+//   grad_offset[p, r]    = mask * slope of that
 //   grad_input[corner]  += grad_column * mask * corner's weight
 //
 // A block takes one tap of one offset group and kColumns pixels, so that it has all the channels of
@@ -71,14 +72,6 @@ struct BackwardInputArguments {
   T* grad_mask;                        // as mask, nullptr without one
 };
 
-// What the gradients of a sample's point and mask add up to, in one lane.
-template <typename Real>
-struct PointSums {
-  Real y;
-  Real x;
-  Real mask;
-};
-
 // Rows of pixels in shared memory: a vector of floats longer than their data.
 template <int kRows>
 constexpr int kColumnsPitch = kRows + 4;
@@ -86,6 +79,7 @@ constexpr int kColumnsPitch = kRows + 4;
 template <typename T, int kRows>
 struct BackwardInputShared {
   PlanEntry<Compute<T>> plan[kColumns];
+  Compute<T> dots[kColumns][kCorners];
   union alignas(128) {
     Stage<T, kRows, Order::kByColumn> stages[2];
     Compute<T> grad_columns[kColumns * kColumnsPitch<kRows>];  // [pixel, channel]
@@ -118,143 +112,150 @@ MS_DEFORM_DEVICE BackwardInputTile FindBackwardInputTile(const Geometry& g, int6
 template <typename T, int kRows>
 class BackwardInputLoader {
  public:
-  __device__ BackwardInputLoader(const Matrix<T>& weights, const Matrix<T>& grad_output,
-                                 int64_t first_channel, int32_t first_pixel)
-      : weights_(weights),
-        grad_output_(grad_output),
-        first_channel_(first_channel),
-        first_pixel_(first_pixel) {}
+  __device__ BackwardInputLoader(const T* weights, int64_t pitch, int32_t channels,
+                                 const Matrix<T>& grad_output, int32_t first_pixel)
+      : weights_(weights, pitch, channels), grad_output_(grad_output, 0, first_pixel) {}
 
-  __device__ void Fetch(int step) {
-    weight_loader_.Fetch(weights_, first_channel_, int64_t{step} * kStep<T>);
-    grad_loader_.Fetch(grad_output_, int64_t{step} * kStep<T>, first_pixel_);
+  __device__ void Fetch() {
+    weights_.Fetch();
+    grad_output_.Fetch();
   }
 
   __device__ void Place(Stage<T, kRows, Order::kByColumn>* stage) const {
-    weight_loader_.Place(stage->a, kStepPitch<T>);
-    grad_loader_.Place(stage->b, kColumnPitch<T>);
+    weights_.Place(stage->a, kStepPitch<T>);
+    grad_output_.Place(stage->b, kColumnPitch<T>);
   }
 
  private:
-  Matrix<T> weights_;
-  Matrix<T> grad_output_;
-  int64_t first_channel_;
-  int32_t first_pixel_;
-  TileLoader<T, kRows, kStep<T>, kThreads<kRows>> weight_loader_;
-  TileLoader<T, kStep<T>, kColumns, kThreads<kRows>> grad_loader_;
+  PanelLoader<T, kRows, kThreads<kRows>> weights_;
+  TileLoader<T, kStep<T>, kColumns, kThreads<kRows>, Along::kRows> grad_output_;
 };
 
-// One block's work once the gradient of some columns is known: lanes share a pixel's channels.
+// What a block does with the gradients of some columns: lanes share a pixel's channels.
 template <typename T, int kRows, int kLanes, typename Sums>
 class ColumnGradients {
  public:
   using Real = Compute<T>;
+  using Shared = BackwardInputShared<T, kRows>;
 
   __device__ ColumnGradients(const BackwardInputArguments<T, Sums>& arguments,
-                             const BackwardInputTile& tile, const PlanEntry<Real>* plan)
-      : arguments_(arguments), tile_(tile), plan_(plan) {
-#pragma unroll
-    for (int pass = 0; pass < kPasses; ++pass) {
-      point_[pass] = {Real(0), Real(0), Real(0)};
-    }
-  }
+                             const BackwardInputTile& tile, Shared* shared)
+      : arguments_(arguments),
+        tile_(tile),
+        slab_(SlabStart(arguments.g, arguments.pass, tile.image)),
+        distances_(arguments.pass.distances),
+        shared_(*shared) {}
 
-  // grad_columns: [pixel, channel] of `channels` channels of the input from `channel` on.
-  __device__ void Add(const Real* grad_columns, int64_t channel, int channels) {
-    const Geometry& g = arguments_.g;
-    const int64_t slab = SlabStart(g, arguments_.pass, tile_.image);
+  // Of `channels` channels of the input from `channel` on.
+  __device__ void Add(int64_t channel, int channels) const {
+    for (int pixel = threadIdx.x / kLanesOfPixel; pixel < kColumns; pixel += kPixelsOfPass) {
+      const PlanEntry<Real> entry = shared_.plan[pixel];
+      Real weights[kCorners];
+      CornerWeights(entry.fraction_y, entry.fraction_x, weights);
 #pragma unroll
-    for (int pass = 0; pass < kPasses; ++pass) {
-      const PlanEntry<Real> entry = plan_[Pixel(pass)];
-      const int64_t corner = slab + CornerPixel(entry) * g.in_channels + channel;
+      for (int i = 0; i < kCorners; ++i) {
+        weights[i] *= entry.mask;
+      }
+      const int64_t corner = slab_ + int64_t{CornerPixel(entry)} * distances_.pixel + channel;
+      // A NaN point has a value, NaN, and no pixels.
+      const bool adds = HasValue(entry) && CornerPixel(entry) != OutsidePixel(arguments_.g);
+      Real dots[kCorners] = {};
       for (int at = OwnLane() * kLanes; at < channels; at += kLanesOfPixel * kLanes) {
-        AddPack(entry, grad_columns + Pixel(pass) * kColumnsPitch<kRows> + at, corner + at,
-                &point_[pass]);
-      }
-    }
-  }
-
-  __device__ void Store() {
-    const Geometry& g = arguments_.g;
-#pragma unroll
-    for (int pass = 0; pass < kPasses; ++pass) {
-      PointSums<Real> point = point_[pass];
-#pragma unroll
-      for (int distance = kLanesOfPixel / 2; distance > 0; distance /= 2) {
-        point.y += __shfl_xor_sync(0xffffffffu, point.y, distance);
-        point.x += __shfl_xor_sync(0xffffffffu, point.x, distance);
-        point.mask += __shfl_xor_sync(0xffffffffu, point.mask, distance);
-      }
-      const int64_t pixel = tile_.pixel + Pixel(pass);
-      if (OwnLane() == 0 && pixel < g.out_pixels) {
-        const int64_t row =
-            (tile_.image * g.offset_groups + tile_.offset_group) * g.taps + tile_.tap;
-        StoreOnDevice(point.y, arguments_.grad_offset + 2 * row * g.out_pixels + pixel);
-        StoreOnDevice(point.x, arguments_.grad_offset + (2 * row + 1) * g.out_pixels + pixel);
-        if (arguments_.grad_mask != nullptr) {
-          StoreOnDevice(point.mask, arguments_.grad_mask + row * g.out_pixels + pixel);
+        const Real* grads = shared_.grad_columns + pixel * kColumnsPitch<kRows> + at;
+        AddDots(grads, corner + at, dots);
+        if (adds) {
+          AddToInput(grads, weights, corner + at);
         }
       }
+      AddToPixel(dots, pixel);
+    }
+  }
+
+  // Once all channels are added.
+  __device__ void StorePoint(int pixel) const {
+    const Geometry& g = arguments_.g;
+    const PlanEntry<Real> entry = shared_.plan[pixel];
+    const Real* dots = shared_.dots[pixel];
+    Real slope_y, slope_x, weights[kCorners];
+    SampleSlopes(entry.fraction_y, entry.fraction_x, dots, &slope_y, &slope_x);
+    CornerWeights(entry.fraction_y, entry.fraction_x, weights);
+    Real value = Real(0);
+#pragma unroll
+    for (int i = 0; i < kCorners; ++i) {
+      value += weights[i] * dots[i];
+    }
+    const int64_t row = (tile_.image * g.offset_groups + tile_.offset_group) * g.taps + tile_.tap;
+    const int64_t at = row * g.out_pixels + tile_.pixel + pixel;
+    StoreOnDevice(entry.mask * slope_y, arguments_.grad_offset + at + row * g.out_pixels);
+    StoreOnDevice(entry.mask * slope_x, arguments_.grad_offset + at + (row + 1) * g.out_pixels);
+    if (arguments_.grad_mask != nullptr) {
+      StoreOnDevice(HasValue(entry) ? value : Real(0), arguments_.grad_mask + at);
     }
   }
 
  private:
   static constexpr int kLanesOfPixel = kRows / kLanes < kWarp ? kRows / kLanes : kWarp;
   static constexpr int kPixelsOfPass = kThreads<kRows> / kLanesOfPixel;
-  static constexpr int kPasses = kColumns / kPixelsOfPass;
-  static_assert(kPasses * kPixelsOfPass == kColumns, "every pixel has its lanes");
+  static_assert(kColumns % kPixelsOfPass == 0, "every pixel has its lanes");
+  static_assert(kLanesOfPixel >= kCorners, "every dot has a lane");
 
   static __device__ int OwnLane() { return threadIdx.x % kLanesOfPixel; }
-  static __device__ int Pixel(int pass) {
-    return pass * kPixelsOfPass + static_cast<int>(threadIdx.x) / kLanesOfPixel;
-  }
 
   // index: of the top left corner's channels, in the slabs.
-  __device__ void AddPack(const PlanEntry<Real>& entry, const Real* grad_column, int64_t index,
-                          PointSums<Real>* point) const {
-    const Geometry& g = arguments_.g;
-    const CornerPacks<T, kLanes> corners = LoadCorners<kLanes>(g, arguments_.pass.slabs + index);
-    Real weights[kCorners];
-    CornerWeights(entry.fraction_y, entry.fraction_x, weights);
-    Real grads[kLanes];
+  __device__ void AddDots(const Real* grads, int64_t index, Real* dots) const {
+    const CornerPacks<T, kLanes> corners =
+        LoadCorners<kLanes>(distances_, arguments_.pass.slabs + index);
 #pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const Real grad = grad_column[lane];
-      Real values[kCorners];
-      Real value = Real(0);
+    for (int i = 0; i < kCorners; ++i) {
+      Real values[kLanes];
+      LoadLanes<kLanes>(corners.corner[i].values, values);
 #pragma unroll
-      for (int i = 0; i < kCorners; ++i) {
-        values[i] = LoadOnDevice(corners.corner[i].values[lane]);
-        value += weights[i] * values[i];
-      }
-      Real slope_y;
-      Real slope_x;
-      SampleSlopes(entry.fraction_y, entry.fraction_x, values, &slope_y, &slope_x);
-      grads[lane] = grad * entry.mask;
-      point->y += grads[lane] * slope_y;
-      point->x += grads[lane] * slope_x;
-      point->mask += HasValue(entry) ? grad * value : Real(0);
-    }
-    // A NaN point has a value, NaN, and no pixels.
-    if (HasValue(entry) && CornerPixel(entry) != OutsidePixel(g)) {
-      const int64_t row = SlabWidth(g) * g.in_channels;
-      const int64_t distances[kCorners] = {0, g.in_channels, row, row + g.in_channels};
-#pragma unroll
-      for (int i = 0; i < kCorners; ++i) {
-        Real terms[kLanes];
-#pragma unroll
-        for (int lane = 0; lane < kLanes; ++lane) {
-          terms[lane] = grads[lane] * weights[i];
-        }
-        arguments_.sums.template Add<kLanes>(arguments_.grad_slabs, index + distances[i], terms);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        dots[i] += grads[lane] * values[lane];
       }
     }
+  }
+
+  __device__ void AddToInput(const Real* grads, const Real* weights, int64_t index) const {
+    const int64_t corners[kCorners] = {0, distances_.pixel, distances_.row,
+                                       distances_.row + distances_.pixel};
+#pragma unroll
+    for (int i = 0; i < kCorners; ++i) {
+      Real terms[kLanes];
+#pragma unroll
+      for (int lane = 0; lane < kLanes; ++lane) {
+        terms[lane] = grads[lane] * weights[i];
+      }
+      arguments_.sums.template Add<kLanes>(arguments_.grad_slabs, index + corners[i], terms);
+    }
+  }
+
+  // Adds up the dots of a pixel's lanes. Each pair of lanes first shares the corners out, so that a
+  // lane has one corner's to add up with those of the others.
+  __device__ void AddToPixel(const Real* dots, int pixel) const {
+    const bool odd = OwnLane() % 2 != 0;
+    const Real first = (odd ? dots[2] : dots[0]) + OfLane(odd ? dots[0] : dots[2], 1);
+    const Real second = (odd ? dots[3] : dots[1]) + OfLane(odd ? dots[1] : dots[3], 1);
+    const bool upper = OwnLane() % 4 >= 2;
+    Real dot = (upper ? second : first) + OfLane(upper ? first : second, 2);
+#pragma unroll
+    for (int distance = kCorners; distance < kLanesOfPixel; distance *= 2) {
+      dot += OfLane(dot, distance);
+    }
+    if (OwnLane() < kCorners) {
+      shared_.dots[pixel][(odd ? 2 : 0) + (upper ? 1 : 0)] += dot;
+    }
+  }
+
+  static __device__ Real OfLane(Real value, int distance) {
+    return __shfl_xor_sync(0xffffffffu, value, distance);
   }
 
   const BackwardInputArguments<T, Sums>& arguments_;
   const BackwardInputTile& tile_;
-  const PlanEntry<Real>* plan_;
-  PointSums<Real> point_[kPasses];
+  int64_t slab_;
+  const CornerDistances& distances_;
+  Shared& shared_;
 };
 
 template <typename T, int kRows, int kLanes, typename Sums>
@@ -270,34 +271,39 @@ BackwardInputKernel(BackwardInputArguments<T, Sums> arguments) {
       shared.plan[threadIdx.x] =
           MakePlanEntry(g, arguments.sampling, {tile.image, tile.offset_group, tile.tap},
                         tile.pixel + static_cast<int32_t>(threadIdx.x));
+#pragma unroll
+      for (int i = 0; i < kCorners; ++i) {
+        shared.dots[threadIdx.x][i] = Compute<T>(0);
+      }
     }
     __syncthreads();
-    ColumnGradients<T, kRows, kLanes, Sums> gradients(arguments, tile, shared.plan);
+    const ColumnGradients<T, kRows, kLanes, Sums> gradients(arguments, tile, &shared);
     for (int32_t segment = 0; segment < segments.of_offset_group; ++segment) {
       const int64_t channel =
           tile.offset_group * g.offset_group_channels + int64_t{segment} * segments.channels;
       const int64_t group = channel / g.group_in_channels;
       const int64_t packed_row =
           (group * g.taps + tile.tap) * g.group_in_channels + channel % g.group_in_channels;
-      const Matrix<T> weights = {arguments.packed + packed_row * width, width, segments.channels,
-                                 width, true};
       const Matrix<T> grad_output = MatrixOf(g, arguments.grad_output, tile.image, group);
       for (int32_t first = 0; first < segments.channels; first += kRows) {
         WarpProduct<T, Order::kByColumn> product;
         product.Clear();
-        BackwardInputLoader<T, kRows> loader(weights, grad_output, first, tile.pixel);
+        BackwardInputLoader<T, kRows> loader(arguments.packed + (packed_row + first) * width, width,
+                                             segments.channels - first, grad_output, tile.pixel);
         MultiplySteps<T, kRows, Order::kByColumn>(static_cast<int>(width / kStep<T>), &loader,
                                                   shared.stages, &product);
         product.template Store<true>(
             shared.grad_columns + FirstColumnOfWarp() * kColumnsPitch<kRows> + FirstRowOfWarp(),
             kColumnsPitch<kRows>);
         __syncthreads();
-        gradients.Add(shared.grad_columns, channel + first,
-                      LeftOf(segments.channels, first, kRows));
+        gradients.Add(channel + first, LeftOf(segments.channels, first, kRows));
         __syncthreads();
       }
     }
-    gradients.Store();
+    if (threadIdx.x < kColumns && tile.pixel + threadIdx.x < g.out_pixels) {
+      gradients.StorePoint(threadIdx.x);
+    }
+    __syncthreads();
   }
 }
 

@@ -79,45 +79,48 @@ class BackwardWeightLoader {
   __device__ BackwardWeightLoader(const BackwardWeightArguments<T>& arguments,
                                   const BackwardWeightTile& tile, const PixelRun& run,
                                   const PlanEntry<Compute<T>>* plan)
-      : g_(arguments.g),
-        segments_(arguments.segments),
-        slab_(arguments.pass.slabs + SlabStart(g_, arguments.pass, run.image)),
-        tile_(tile),
-        run_(run),
-        grad_output_(MatrixOf(g_, arguments.grad_output, run.image, tile.group)),
-        samples_(arguments.g, plan) {}
+      : grad_output_(MatrixOf(arguments.g, arguments.grad_output, run.image, tile.group),
+                     static_cast<int32_t>(tile.output), run.pixel),
+        samples_(arguments.pass.distances, plan) {
+    const Geometry& g = arguments.g;
+    const Segments& segments = arguments.segments;
+    const T* slab = arguments.pass.slabs + SlabStart(g, arguments.pass, run.image);
+#pragma unroll
+    for (int part = 0; part < Samples::kParts; ++part) {
+      const int32_t column = tile.column + Samples::Share::Column() + part * kLanes;
+      const int32_t row = column / segments.channels;
+      const int32_t plan_row = row - tile.column / segments.channels;
+      entries_[part] = column < GroupColumns(g) ? plan_row * run.pixels : kNoEntry;
+      slabs_[part] = slab + FirstChannel(g, segments, tile.group, row) + column % segments.channels;
+    }
+  }
 
-  __device__ void Fetch(int step) {
-    grad_loader_.Fetch(grad_output_, tile_.output, run_.pixel + int64_t{step} * kStep<T>);
-    samples_.Fetch([&](int pixel, int column) {
-      return Find(step * kStep<T> + pixel, tile_.column + column);
-    });
+  __device__ void Fetch() {
+    grad_output_.Fetch();
+#pragma unroll
+    for (int part = 0; part < Samples::kParts; ++part) {
+#pragma unroll
+      for (int i = 0; i < Samples::Share::kCount; ++i) {
+        samples_.Fetch(i, part, entries_[part] + Samples::Share::Row(i), slabs_[part]);
+      }
+      entries_[part] += kStep<T>;
+    }
   }
 
   __device__ void Place(Stage<T, kRows, Order::kByColumn>* stage) const {
-    grad_loader_.Place(stage->a, kStepPitch<T>);
+    grad_output_.Place(stage->a, kStepPitch<T>);
     samples_.Place(stage->b, kColumnPitch<T>);
   }
 
  private:
-  // pixel: of the run.
-  __device__ SampleAt<T> Find(int pixel, int32_t column) const {
-    const int32_t row = column / segments_.channels;
-    const int32_t plan_row = row - tile_.column / segments_.channels;
-    const int64_t channel =
-        FirstChannel(g_, segments_, tile_.group, row) + column % segments_.channels;
-    const int32_t entry = plan_row * run_.pixels + pixel;
-    return {column < GroupColumns(g_) ? entry : -1, slab_ + channel};
-  }
+  using Samples = SampleLoader<T, kStep<T>, kColumns, kThreads<kRows>, kLanes>;
+  // Stays below 0 whatever is added for the pixels of a run.
+  static constexpr int32_t kNoEntry = -2 * kWeightPlan<T>;
 
-  const Geometry& g_;
-  const Segments& segments_;
-  const T* slab_;
-  const BackwardWeightTile& tile_;
-  const PixelRun& run_;
-  Matrix<T> grad_output_;
-  TileLoader<T, kRows, kStep<T>, kThreads<kRows>> grad_loader_;
-  SampleLoader<T, kStep<T>, kColumns, kThreads<kRows>, kLanes> samples_;
+  TileLoader<T, kRows, kStep<T>, kThreads<kRows>, Along::kColumns> grad_output_;
+  Samples samples_;
+  int32_t entries_[Samples::kParts];  // of the step's first pixel
+  const T* slabs_[Samples::kParts];
 };
 
 template <typename T, int kRows, int kLanes>
@@ -148,7 +151,8 @@ BackwardWeightKernel(BackwardWeightArguments<T> arguments) {
       for (int i = threadIdx.x; i < rows * run.pixels; i += kThreads<kRows>) {
         const PlanRow row =
             MakePlanRow(g, segments, run.image, tile.group, first_row + i / run.pixels);
-        shared.loop.plan[i] = MakePlanEntry(g, arguments.sampling, row, run.pixel + i % run.pixels);
+        const int32_t pixel = run.pixel + i % run.pixels;
+        shared.loop.plan[i] = ForValue(g, MakePlanEntry(g, arguments.sampling, row, pixel));
       }
       __syncthreads();
       BackwardWeightLoader<T, kRows, kLanes> loader(arguments, tile, run, shared.loop.plan);

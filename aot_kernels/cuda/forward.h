@@ -38,6 +38,34 @@ static inline Chunks MakeChunks(const Segments& segments) {
           static_cast<int32_t>(CeilDivide(rows * segments.channels, kStep<T>) * kStep<T>)};
 }
 
+// A place in the order of a group's samples, or a distance.
+struct SamplePlace {
+  int32_t row;      // of the plan
+  int32_t tap;      // of the row
+  int32_t segment;  // the first channel of the row's segment
+  int32_t channel;  // of the segment
+};
+
+MS_DEFORM_FUNCTION SamplePlace DistanceOf(const Geometry& g, const Segments& segments,
+                                          int32_t samples) {
+  const auto taps = static_cast<int32_t>(g.taps);
+  const int32_t rows = samples / segments.channels;
+  return {rows, rows % taps, rows / taps * segments.channels, samples % segments.channels};
+}
+
+// Adds up digit by digit: the divisions are made once, for the distance.
+MS_DEFORM_DEVICE SamplePlace After(const Geometry& g, const Segments& segments,
+                                   const SamplePlace& place, const SamplePlace& distance) {
+  const auto taps = static_cast<int32_t>(g.taps);
+  const int32_t channel = place.channel + distance.channel;
+  const int32_t carry = channel >= segments.channels ? 1 : 0;
+  const int32_t tap = place.tap + distance.tap + carry;
+  const int32_t carried = tap >= taps ? 1 : 0;
+  return {place.row + distance.row + carry, tap - carried * taps,
+          place.segment + distance.segment + carried * segments.channels,
+          channel - carry * segments.channels};
+}
+
 template <typename T>
 struct ForwardPack {
   Geometry g;
@@ -74,6 +102,7 @@ struct ForwardArguments {
   Geometry g;
   Segments segments;
   Chunks chunks;
+  SamplePlace step;  // DistanceOf a step
   Sampling<T> sampling;
   Pass<T> pass;
   const T* packed;  // weights
@@ -120,50 +149,61 @@ class ForwardLoader {
  public:
   __device__ ForwardLoader(const ForwardArguments<T>& arguments, const ForwardTile& tile,
                            int32_t first_row, const PlanEntry<Compute<T>>* plan)
-      : g_(arguments.g),
-        segments_(arguments.segments),
-        slab_(arguments.pass.slabs + SlabStart(g_, arguments.pass, tile.image)),
-        group_(tile.group),
-        first_row_(first_row),
-        rows_(LeftOf(segments_.rows, first_row, arguments.chunks.rows)),
-        first_output_(tile.output),
-        samples_(arguments.g, plan) {
-    const int64_t width = int64_t{arguments.chunks.count} * arguments.chunks.size;
-    const int64_t chunk = first_row / arguments.chunks.rows;
-    weights_ = {arguments.packed + tile.group * g_.group_out_channels * width +
-                    chunk * arguments.chunks.size,
-                width, g_.group_out_channels, arguments.chunks.size, true};
+      : arguments_(arguments),
+        rows_(LeftOf(arguments.segments.rows, first_row, arguments.chunks.rows)),
+        slab_(arguments.pass.slabs + SlabStart(arguments.g, arguments.pass, tile.image) +
+              FirstChannel(arguments.g, arguments.segments, tile.group, first_row)),
+        weights_(FirstWeight(arguments, tile, first_row), Width(arguments),
+                 static_cast<int32_t>(arguments.g.group_out_channels - tile.output)),
+        samples_(arguments.pass.distances, plan) {
+    const Geometry& g = arguments.g;
+    const SamplePlace first = {0, first_row % static_cast<int32_t>(g.taps), 0, 0};
+#pragma unroll
+    for (int part = 0; part < Samples::kParts; ++part) {
+      const int32_t column = Samples::Share::Column() + part * kLanes;
+      at_[part] = After(g, arguments.segments, first, DistanceOf(g, arguments.segments, column));
+    }
   }
 
-  __device__ void Fetch(int step) {
-    weight_loader_.Fetch(weights_, first_output_, int64_t{step} * kStep<T>);
-    samples_.Fetch([&](int pixel, int column) { return Find(pixel, step * kStep<T> + column); });
+  __device__ void Fetch() {
+    weights_.Fetch();
+#pragma unroll
+    for (int part = 0; part < Samples::kParts; ++part) {
+      const SamplePlace& at = at_[part];
+#pragma unroll
+      for (int i = 0; i < Samples::Share::kCount; ++i) {
+        const int32_t entry = at.row * kColumns + Samples::Share::Row(i);
+        samples_.Fetch(i, part, at.row < rows_ ? entry : -1, slab_ + at.segment + at.channel);
+      }
+      at_[part] = After(arguments_.g, arguments_.segments, at, arguments_.step);
+    }
   }
 
   __device__ void Place(Stage<T, kRows, Order::kByStep>* stage) const {
-    weight_loader_.Place(stage->a, kStepPitch<T>);
+    weights_.Place(stage->a, kStepPitch<T>);
     samples_.Place(stage->b, kStepPitch<T>);
   }
 
  private:
-  // at: within the chunk's part of the sum.
-  __device__ SampleAt<T> Find(int pixel, int32_t at) const {
-    const int32_t row = at / segments_.channels;
-    const int64_t channel =
-        FirstChannel(g_, segments_, group_, first_row_ + row) + at % segments_.channels;
-    return {row < rows_ ? row * kColumns + pixel : -1, slab_ + channel};
+  using Samples = SampleLoader<T, kColumns, kStep<T>, kThreads<kRows>, kLanes>;
+
+  static __device__ int64_t Width(const ForwardArguments<T>& arguments) {
+    return int64_t{arguments.chunks.count} * arguments.chunks.size;
   }
 
-  const Geometry& g_;
-  const Segments& segments_;
-  const T* slab_;
-  int64_t group_;
-  int32_t first_row_;
+  static __device__ const T* FirstWeight(const ForwardArguments<T>& arguments,
+                                         const ForwardTile& tile, int32_t first_row) {
+    const int64_t output = tile.group * arguments.g.group_out_channels + tile.output;
+    const int32_t chunk = first_row / arguments.chunks.rows;
+    return arguments.packed + output * Width(arguments) + int64_t{chunk} * arguments.chunks.size;
+  }
+
+  const ForwardArguments<T>& arguments_;
   int32_t rows_;
-  int64_t first_output_;
-  Matrix<T> weights_;
-  TileLoader<T, kRows, kStep<T>, kThreads<kRows>> weight_loader_;
-  SampleLoader<T, kColumns, kStep<T>, kThreads<kRows>, kLanes> samples_;
+  const T* slab_;
+  PanelLoader<T, kRows, kThreads<kRows>> weights_;
+  Samples samples_;
+  SamplePlace at_[Samples::kParts];  // of the chunk
 };
 
 // kLanes: channels loaded at once; a segment has a multiple of them.
@@ -181,7 +221,8 @@ ForwardKernel(ForwardArguments<T> arguments) {
       const int rows = LeftOf(segments.rows, first, arguments.chunks.rows);
       for (int i = threadIdx.x; i < rows * kColumns; i += kThreads<kRows>) {
         const PlanRow row = MakePlanRow(g, segments, tile.image, tile.group, first + i / kColumns);
-        shared.loop.plan[i] = MakePlanEntry(g, arguments.sampling, row, tile.pixel + i % kColumns);
+        const int32_t pixel = tile.pixel + i % kColumns;
+        shared.loop.plan[i] = ForValue(g, MakePlanEntry(g, arguments.sampling, row, pixel));
       }
       __syncthreads();
       ForwardLoader<T, kRows, kLanes> loader(arguments, tile, first, shared.loop.plan);
@@ -219,6 +260,7 @@ static void RunForward(const ForwardCall& call, cudaStream_t stream) {
   arguments.g = g;
   arguments.segments = segments;
   arguments.chunks = chunks;
+  arguments.step = DistanceOf(g, segments, kStep<T>);
   arguments.sampling = SamplingOf<T>(g, call.inputs);
   arguments.packed = packed.As<T>();
   arguments.bias = g.use_bias ? static_cast<const T*>(call.bias) : nullptr;

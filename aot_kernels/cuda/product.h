@@ -8,6 +8,7 @@
 #ifndef MS_DEFORM_CUDA_PRODUCT_H_
 #define MS_DEFORM_CUDA_PRODUCT_H_
 
+#include <cstring>
 #include <type_traits>
 
 #include "common/integers.h"
@@ -36,6 +37,12 @@ constexpr int kBlocks = sizeof(T) == 8 || kLanes == 1 ? 256 / kThreads<kRows>
 template <typename T, int kLanes>
 struct alignas(sizeof(T) * kLanes) Pack {
   T values[kLanes];
+};
+
+// What is moved and not computed with: as elements the halves would be taken apart and put
+// together.
+struct alignas(16) Vector {
+  uint32_t words[4];
 };
 
 // A vector is one 16-byte access. A step is four of them: enough work between two barriers, and two
@@ -260,22 +267,22 @@ MS_DEFORM_DEVICE int WarpIndex() { return threadIdx.x / kWarp; }
 MS_DEFORM_DEVICE int FirstRowOfWarp() { return WarpIndex() / 2 * kWarpTile; }
 MS_DEFORM_DEVICE int FirstColumnOfWarp() { return WarpIndex() % 2 * kWarpTile; }
 
-// Adds `steps` steps to the product. The loader has Fetch(step), which starts the loads of the
-// thread's share into registers, and Place(stage), which finishes them and writes to shared memory.
-// Starts after a barrier and ends with one.
+// Adds `steps` steps to the product. The loader has Fetch(), which starts the loads of the thread's
+// share of the next step into registers, and Place(stage), which finishes them and writes to shared
+// memory. Starts after a barrier and ends with one.
 template <typename T, int kRows, Order kOrder, typename Loader>
 MS_DEFORM_DEVICE void MultiplySteps(int steps, Loader* loader, Stage<T, kRows, kOrder>* stages,
                                     WarpProduct<T, kOrder>* product) {
   if (steps == 0) {
     return;
   }
-  loader->Fetch(0);
+  loader->Fetch();
   loader->Place(&stages[0]);
   __syncthreads();
   for (int step = 0; step < steps; ++step) {
     const Stage<T, kRows, kOrder>& stage = stages[step % 2];
     if (step + 1 < steps) {
-      loader->Fetch(step + 1);
+      loader->Fetch();
     }
     product->Add(stage.a + FirstRowOfWarp() * kStepPitch<T>,
                  stage.b + FirstColumnOfWarp() * (kOrder == Order::kByStep ? kStepPitch<T> : 1));
@@ -308,32 +315,37 @@ MS_DEFORM_DEVICE void VisitSums(const Product& product, int rows,
   }
 }
 
-// The first kVector elements from `from` on, and zeros from `count` on. `aligned`: `from` is
-// 16-byte aligned.
-template <typename T>
-MS_DEFORM_DEVICE Pack<T, kVector<T>> LoadVector(const T* from, int64_t count, bool aligned) {
-  if (aligned && count >= kVector<T>) {
-    return *reinterpret_cast<const Pack<T, kVector<T>>*>(from);
-  }
-  Pack<T, kVector<T>> pack = {};
-#pragma unroll
-  for (int i = 0; i < kVector<T>; ++i) {
-    if (i < count) {
-      pack.values[i] = from[i];
-    }
-  }
-  return pack;
-}
-
 // Rows of a matrix in device memory.
 template <typename T>
 struct Matrix {
   const T* data;
   int64_t pitch;  // between rows
-  int64_t rows;
-  int64_t columns;
-  bool aligned;  // every row is 16-byte aligned
+  int32_t rows;
+  int32_t columns;
+  bool
+      aligned;  // whole vectors: every row is 16-byte aligned and has a multiple of kVector columns
 };
+
+// The first kVector elements from `from` on, and zeros from `count` on. `aligned`: as a matrix.
+template <typename T>
+MS_DEFORM_DEVICE Vector LoadVector(const T* from, int32_t count, bool aligned) {
+  Vector vector = {};
+  if (aligned) {
+    if (count > 0) {
+      vector = *reinterpret_cast<const Vector*>(from);
+    }
+    return vector;
+  }
+  T elements[kVector<T>] = {};
+#pragma unroll
+  for (int i = 0; i < kVector<T>; ++i) {
+    if (i < count) {
+      elements[i] = from[i];
+    }
+  }
+  memcpy(&vector, elements, sizeof(vector));
+  return vector;
+}
 
 // What is left of `size` from `first` on, `most` at the most.
 MS_DEFORM_DEVICE int LeftOf(int64_t size, int64_t first, int most) {
@@ -341,48 +353,103 @@ MS_DEFORM_DEVICE int LeftOf(int64_t size, int64_t first, int most) {
 }
 
 // The vectors of a tile [kTileRows, kTileColumns] in shared memory, in equal shares for the
-// threads: where a thread's vector i begins.
+// threads: where a thread's vector i begins. All of them begin in the same column.
 template <typename T, int kTileRows, int kTileColumns, int kBlockThreads>
 struct TileShare {
   static constexpr int kVectorsOfRow = kTileColumns / kVector<T>;
   static constexpr int kCount = kTileRows * kVectorsOfRow / kBlockThreads;
+  static constexpr int kRowsApart = kBlockThreads / kVectorsOfRow;
   static_assert(kCount * kBlockThreads == kTileRows * kVectorsOfRow, "equal shares");
+  static_assert(kRowsApart * kVectorsOfRow == kBlockThreads, "one column a thread");
 
   static __device__ int Row(int i) {
-    return (static_cast<int>(threadIdx.x) + i * kBlockThreads) / kVectorsOfRow;
+    return static_cast<int>(threadIdx.x) / kVectorsOfRow + i * kRowsApart;
   }
-  static __device__ int Column(int i) {
-    return (static_cast<int>(threadIdx.x) + i * kBlockThreads) % kVectorsOfRow * kVector<T>;
+  static __device__ int Column() {
+    return static_cast<int>(threadIdx.x) % kVectorsOfRow * kVector<T>;
+  }
+
+  static __device__ void Place(const Vector* vectors, T* to, int pitch) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      *reinterpret_cast<Vector*>(to + Row(i) * pitch + Column()) = vectors[i];
+    }
   }
 };
 
+// Where a loader's tile moves from step to step.
+enum class Along { kRows, kColumns };
+
 // The threads' shares of a tile of a matrix, kept in registers between Fetch and Place; what lies
 // beyond the matrix is 0.
-template <typename T, int kTileRows, int kTileColumns, int kBlockThreads>
+template <typename T, int kTileRows, int kTileColumns, int kBlockThreads, Along kAlong>
 class TileLoader {
  public:
-  __device__ void Fetch(const Matrix<T>& matrix, int64_t first_row, int64_t first_column) {
+  __device__ TileLoader(const Matrix<T>& matrix, int32_t first_row, int32_t first_column)
+      : from_(matrix.data + (first_row + Share::Row(0)) * matrix.pitch + first_column +
+              Share::Column()),
+        pitch_(matrix.pitch),
+        rows_(matrix.rows - first_row - Share::Row(0)),
+        columns_(matrix.columns - first_column - Share::Column()),
+        aligned_(matrix.aligned) {}
+
+  __device__ void Fetch() {
 #pragma unroll
     for (int i = 0; i < Share::kCount; ++i) {
-      const int64_t row = first_row + Share::Row(i);
-      const int64_t column = first_column + Share::Column(i);
-      const int64_t count = row < matrix.rows ? matrix.columns - column : 0;
-      packs_[i] = LoadVector(matrix.data + row * matrix.pitch + column, count, matrix.aligned);
+      const int row = i * Share::kRowsApart;
+      vectors_[i] = LoadVector(from_ + row * pitch_, row < rows_ ? columns_ : 0, aligned_);
+    }
+    if (kAlong == Along::kRows) {
+      from_ += kTileRows * pitch_;
+      rows_ -= kTileRows;
+    } else {
+      from_ += kTileColumns;
+      columns_ -= kTileColumns;
     }
   }
 
-  __device__ void Place(T* to, int pitch) const {
-#pragma unroll
-    for (int i = 0; i < Share::kCount; ++i) {
-      *reinterpret_cast<Pack<T, kVector<T>>*>(to + Share::Row(i) * pitch + Share::Column(i)) =
-          packs_[i];
-    }
-  }
+  __device__ void Place(T* to, int pitch) const { Share::Place(vectors_, to, pitch); }
 
  private:
   using Share = TileShare<T, kTileRows, kTileColumns, kBlockThreads>;
 
-  Pack<T, kVector<T>> packs_[Share::kCount];
+  const T* from_;  // of the thread's first vector
+  int64_t pitch_;
+  int32_t rows_;  // of the matrix from there on
+  int32_t columns_;
+  bool aligned_;
+  Vector vectors_[Share::kCount];
+};
+
+// The same of packed weights, rows of whole steps. Of rows beyond the last the last is loaded: no
+// one reads their sums.
+template <typename T, int kTileRows, int kBlockThreads>
+class PanelLoader {
+ public:
+  // from: the first row's first step; rows: that there are.
+  __device__ PanelLoader(const T* from, int64_t pitch, int32_t rows) {
+#pragma unroll
+    for (int i = 0; i < Share::kCount; ++i) {
+      const int32_t row = Share::Row(i) < rows ? Share::Row(i) : rows - 1;
+      from_[i] = from + row * pitch + Share::Column();
+    }
+  }
+
+  __device__ void Fetch() {
+#pragma unroll
+    for (int i = 0; i < Share::kCount; ++i) {
+      vectors_[i] = *reinterpret_cast<const Vector*>(from_[i]);
+      from_[i] += kStep<T>;
+    }
+  }
+
+  __device__ void Place(T* to, int pitch) const { Share::Place(vectors_, to, pitch); }
+
+ private:
+  using Share = TileShare<T, kTileRows, kStep<T>, kBlockThreads>;
+
+  const T* from_[Share::kCount];
+  Vector vectors_[Share::kCount];
 };
 
 }  // namespace cuda

@@ -6,7 +6,7 @@
 
 #include "common/slab.h"
 #include "cuda/launch.h"
-#include "cuda/product.h"
+#include "cuda/plan.h"
 #include "cuda/scratch.h"
 
 namespace ms_deform {
@@ -95,6 +95,7 @@ struct Pass {
   int64_t first_image;
   int64_t images;
   const T* slabs;  // [image of the pass, slab pixel, C_in]
+  CornerDistances distances;
 };
 
 // Where an image's slab begins in those of the pass, for any kind of elements.
@@ -125,7 +126,8 @@ class ImageSlabs {
   template <typename Run>
   void ForEachPass(const void* input, Run run) const {
     for (int64_t first = 0; first < g_.batch; first += capacity_) {
-      const Pass<T> pass = {first, Minimum(capacity_, g_.batch - first), slabs_.As<T>()};
+      const Pass<T> pass = {first, Minimum(capacity_, g_.batch - first), slabs_.As<T>(),
+                            DistancesOf(g_)};
       FillSlabs(g_, static_cast<const T*>(input) + first * g_.in_channels * g_.in_pixels,
                 pass.images, slabs_.As<T>(), stream_);
       run(pass);

@@ -70,7 +70,8 @@ template <typename T>
 MS_DEFORM_DEVICE Matrix<T> MatrixOf(const Geometry& g, const GradOutput<T>& grad_output,
                                     int64_t image, int64_t group) {
   const int64_t first = image * g.out_channels + group * g.group_out_channels;
-  return {grad_output.data + first * g.out_pixels, g.out_pixels, g.group_out_channels, g.out_pixels,
+  return {grad_output.data + first * g.out_pixels, g.out_pixels,
+          static_cast<int32_t>(g.group_out_channels), static_cast<int32_t>(g.out_pixels),
           grad_output.aligned};
 }
 
