@@ -314,9 +314,11 @@ static void RunBackwardInputWith(const BackwardInputCall& call, const Sums& sums
   const Geometry& g = call.geometry;
   const Segments segments = MakeSegments(g);
   const int64_t packed_size = g.in_channels * g.taps * PackedOutputs<T>(g);
-  const Scratch packed(stream, packed_size * static_cast<int64_t>(sizeof(T)));
-  const ImageSlabs<T> slabs(g, sum_bytes, stream);
-  const Scratch grad_slabs(stream, slabs.capacity() * slabs.size() * sum_bytes);
+  constexpr int64_t kBytes = sizeof(T);
+  const int64_t images = ImagesOfPass(g, kBytes + sum_bytes, packed_size * kBytes);
+  const Scratch packed(stream, packed_size * kBytes);
+  const Scratch grad_slabs(stream, images * SlabSize(g) * sum_bytes);
+  const ImageSlabs<T> slabs(g, images, stream);
   LaunchElements(PackBackwardWeightsKernel<T>, packed_size, "packing the weights",
                  BackwardPack<T>{g, PackedOutputs<T>(g), static_cast<const T*>(call.inputs.weight),
                                  packed.As<T>()},
@@ -333,7 +335,7 @@ static void RunBackwardInputWith(const BackwardInputCall& call, const Sums& sums
   arguments.grad_mask = g.use_mask ? static_cast<T*>(call.grad_mask) : nullptr;
   slabs.ForEachPass(call.inputs.input, [&](const Pass<T>& pass) {
     arguments.pass = pass;
-    FillZeros(arguments.grad_slabs, pass.images * slabs.size() * sum_bytes, stream);
+    FillZeros(arguments.grad_slabs, pass.images * SlabSize(g) * sum_bytes, stream);
     WithTileShape<T>(segments.channels, segments.channels, [&](auto shape) {
       constexpr int kRows = decltype(shape)::kRows;
       LaunchBlocks(BackwardInputKernel<T, kRows, decltype(shape)::kLanes, Sums>,

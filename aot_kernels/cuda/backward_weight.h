@@ -5,7 +5,7 @@
 // all pixels, samples again and multiplies. The shares' sums are added up in a fixed order.
 //
 // Device memory beside the tensors: the slabs of a pass of images and the sums of the shares, each
-// of which has the weight's size; there are more than one of them only up to kPassBytes.
+// of which has the weight's size.
 #ifndef MS_DEFORM_CUDA_BACKWARD_WEIGHT_H_
 #define MS_DEFORM_CUDA_BACKWARD_WEIGHT_H_
 
@@ -201,16 +201,23 @@ AddSharesKernel(AddShares<T> add) {
   }
 }
 
-// Enough blocks for every multiprocessor, as long as each has some steps to do and the sums fit.
+// How the pixels of a pass are shared out.
+struct PixelShares {
+  int64_t images;  // of a pass
+  int64_t count;
+};
+
+// Enough blocks for every multiprocessor, as long as each has some steps to do, and their sums take
+// a quarter of the scratch at most: the images of a pass make for steps.
 template <typename T>
-static inline int64_t ChooseShares(const Geometry& g, int64_t images, int64_t tiles) {
+static inline PixelShares SharePixels(const Geometry& g, int64_t tiles, int64_t share_bytes) {
   constexpr int64_t kBlocksOfMultiprocessor = 4;
   constexpr int64_t kStepsOfShare = 16;
-  const int64_t bytes = g.out_channels * GroupColumns(g) * static_cast<int64_t>(sizeof(Compute<T>));
   const int64_t by_blocks = CeilDivide(kBlocksOfMultiprocessor * Multiprocessors(), tiles);
+  const int64_t most = Maximum(1, Minimum(by_blocks, kScratchBytes / 4 / share_bytes));
+  const int64_t images = ImagesOfPass(g, sizeof(T), most * share_bytes);
   const int64_t by_steps = images * CeilDivide(g.out_pixels, kStep<T>) / kStepsOfShare;
-  const int64_t by_bytes = kPassBytes / bytes;
-  return Maximum(1, Minimum(by_blocks, Minimum(by_steps, by_bytes)));
+  return {images, Maximum(1, Minimum(most, by_steps))};
 }
 
 template <typename T, int kRows, int kLanes>
@@ -218,28 +225,30 @@ static void RunBackwardWeightWith(const BackwardWeightCall& call, const Segments
                                   cudaStream_t stream) {
   const Geometry& g = call.geometry;
   const int64_t size = g.out_channels * GroupColumns(g);
-  const ImageSlabs<T> slabs(g, 0, stream);
+  const int64_t share_bytes = size * int64_t{sizeof(Compute<T>)};
   const int64_t tiles = BackwardWeightTiles<kRows>(g);
-  const int64_t shares = ChooseShares<T>(g, slabs.capacity(), tiles);
-  const Scratch sums(stream, shares * size * static_cast<int64_t>(sizeof(Compute<T>)));
+  const PixelShares shares = SharePixels<T>(g, tiles, share_bytes);
+  const Scratch sums(stream, shares.count * share_bytes);
+  const ImageSlabs<T> slabs(g, shares.images, stream);
   BackwardWeightArguments<T> arguments;
   arguments.g = g;
   arguments.segments = segments;
   arguments.sampling = SamplingOf<T>(g, call.inputs);
-  arguments.shares = shares;
+  arguments.shares = shares.count;
   arguments.grad_output = GradOutputOf<T>(g, call.grad_output);
   arguments.sums = sums.As<Compute<T>>();
   slabs.ForEachPass(call.inputs.input, [&](const Pass<T>& pass) {
     arguments.pass = pass;
     arguments.adds = pass.first_image > 0;
     LaunchBlocks(BackwardWeightKernel<T, kRows, kLanes>,
-                 {tiles * shares, kThreads<kRows>, sizeof(BackwardWeightShared<T, kRows>),
+                 {tiles * shares.count, kThreads<kRows>, sizeof(BackwardWeightShared<T, kRows>),
                   "gradient of weight"},
                  arguments, stream);
   });
   LaunchElements(
       AddSharesKernel<T>, size, "adding up the gradient of weight",
-      AddShares<T>{g, segments, shares, arguments.sums, static_cast<T*>(call.grad_weight)}, stream);
+      AddShares<T>{g, segments, shares.count, arguments.sums, static_cast<T*>(call.grad_weight)},
+      stream);
 }
 
 template <typename T>

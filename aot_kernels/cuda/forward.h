@@ -4,13 +4,15 @@
 //
 // A block takes kRows outputs of a group and kColumns pixels of an image. It works out the sampling
 // plan of some rows, then steps through their channels: weights and samples go into shared memory
-// and are multiplied there.
+// and are multiplied there. Where such tiles are too few for the GPU, a block takes a share of the
+// rows, and the shares' sums are added up in a fixed order.
 //
-// Device memory beside the tensors: the slabs of a pass of images, in the input's dtype, and the
-// packed weights.
+// Device memory beside the tensors: the slabs of a pass of images, in the input's dtype, the packed
+// weights, and the sums of the shares, if there are more than one.
 #ifndef MS_DEFORM_CUDA_FORWARD_H_
 #define MS_DEFORM_CUDA_FORWARD_H_
 
+#include "cuda/device_info.h"
 #include "cuda/segments.h"
 #include "cuda/slabs.h"
 #include "cuda/tiles.h"
@@ -21,21 +23,25 @@ namespace cuda {
 // Rows of the plan held at a time: 16 KB in float, and all nine of a 3x3 kernel in one go.
 constexpr int kPlanRows = 16;
 
-// A group's plan rows come in chunks of equal size; the steps of a chunk start with its first row.
-// The packed weights [group][output][chunk][row of the chunk, channel, up to whole steps] have
-// zeros where a chunk has no more.
+// A group's plan rows come in chunks of equal size, and a share has some of them; the steps of a
+// chunk start with its first row. The packed weights [group][output][chunk][row of the chunk,
+// channel, up to whole steps] have zeros where a chunk has no more.
 struct Chunks {
-  int32_t rows;   // of the plan, in a chunk
-  int32_t count;  // of a group
-  int32_t size;   // of the sum that a chunk takes part in, in whole steps
+  int32_t rows;    // of the plan, in a chunk
+  int32_t count;   // of a group
+  int32_t size;    // of the sum that a chunk takes part in, in whole steps
+  int32_t shares;  // of a group
 };
 
+// shares: that are wanted.
 template <typename T>
-static inline Chunks MakeChunks(const Segments& segments) {
-  const int64_t count = CeilDivide(segments.rows, kPlanRows);
+static inline Chunks MakeChunks(const Segments& segments, int64_t shares) {
+  const int64_t count = Maximum(CeilDivide(segments.rows, kPlanRows), shares);
   const int64_t rows = CeilDivide(segments.rows, count);
-  return {static_cast<int32_t>(rows), static_cast<int32_t>(count),
-          static_cast<int32_t>(CeilDivide(rows * segments.channels, kStep<T>) * kStep<T>)};
+  const int64_t of_group = CeilDivide(segments.rows, rows);
+  return {static_cast<int32_t>(rows), static_cast<int32_t>(of_group),
+          static_cast<int32_t>(CeilDivide(rows * segments.channels, kStep<T>) * kStep<T>),
+          static_cast<int32_t>(Minimum(shares, of_group))};
 }
 
 // A place in the order of a group's samples, or a distance.
@@ -105,9 +111,10 @@ struct ForwardArguments {
   SamplePlace step;  // DistanceOf a step
   Sampling<T> sampling;
   Pass<T> pass;
-  const T* packed;  // weights
-  const T* bias;    // [C_out] or nullptr
-  T* output;        // [N, C_out, H_out, W_out]
+  const T* packed;   // weights
+  const T* bias;     // [C_out] or nullptr
+  T* output;         // [N, C_out, H_out, W_out]
+  Compute<T>* sums;  // [share, image of the pass, C_out, out_pixels], nullptr for one share
 };
 
 template <typename T, int kRows>
@@ -125,21 +132,23 @@ struct ForwardTile {
   int64_t group;
   int64_t output;  // of the group
   int32_t pixel;
+  int32_t share;
 };
 
-template <int kRows, typename T>
-MS_DEFORM_FUNCTION int64_t ForwardTiles(const Geometry& g, const Pass<T>& pass) {
-  return pass.images * PixelTiles(g) * g.groups * OutputTiles<kRows>(g);
+template <int kRows>
+MS_DEFORM_FUNCTION int64_t ForwardTiles(const Geometry& g, int64_t images) {
+  return images * PixelTiles(g) * g.groups * OutputTiles<kRows>(g);
 }
 
 // Outputs of one tile of pixels are neighbours, so that blocks that run together sample the same.
-template <int kRows>
-MS_DEFORM_DEVICE ForwardTile FindForwardTile(const Geometry& g, int64_t first_image, int64_t work) {
+template <int kRows, typename T>
+MS_DEFORM_DEVICE ForwardTile FindForwardTile(const Geometry& g, const Pass<T>& pass, int64_t work) {
   ForwardTile tile;
   tile.output = TakeDigit(OutputTiles<kRows>(g), &work) * kRows;
   tile.group = TakeDigit(g.groups, &work);
   tile.pixel = static_cast<int32_t>(TakeDigit(PixelTiles(g), &work) * kColumns);
-  tile.image = first_image + work;
+  tile.image = pass.first_image + TakeDigit(pass.images, &work);
+  tile.share = static_cast<int32_t>(work);
   return tile;
 }
 
@@ -206,6 +215,12 @@ class ForwardLoader {
   SamplePlace at_[Samples::kParts];  // of the chunk
 };
 
+// What an output gets beside its sum.
+template <typename T>
+MS_DEFORM_DEVICE Compute<T> BiasOf(const ForwardArguments<T>& arguments, int64_t output) {
+  return arguments.bias == nullptr ? Compute<T>(0) : LoadOnDevice(arguments.bias[output]);
+}
+
 // kLanes: channels loaded at once; a segment has a multiple of them.
 template <typename T, int kRows, int kLanes>
 MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows, kLanes>))
@@ -213,12 +228,16 @@ ForwardKernel(ForwardArguments<T> arguments) {
   auto& shared = SharedMemory<ForwardShared<T, kRows>>();
   const Geometry& g = arguments.g;
   const Segments& segments = arguments.segments;
-  MS_DEFORM_FOR_WORK(work, ForwardTiles<kRows>(g, arguments.pass)) {
-    const ForwardTile tile = FindForwardTile<kRows>(g, arguments.pass.first_image, work);
+  const Chunks& chunks = arguments.chunks;
+  const Pass<T>& pass = arguments.pass;
+  MS_DEFORM_FOR_WORK(work, ForwardTiles<kRows>(g, pass.images) * chunks.shares) {
+    const ForwardTile tile = FindForwardTile<kRows>(g, pass, work);
     WarpProduct<T, Order::kByStep> product;
     product.Clear();
-    for (int32_t first = 0; first < segments.rows; first += arguments.chunks.rows) {
-      const int rows = LeftOf(segments.rows, first, arguments.chunks.rows);
+    const int32_t end = chunks.count * (tile.share + 1) / chunks.shares;
+    for (int32_t chunk = chunks.count * tile.share / chunks.shares; chunk < end; ++chunk) {
+      const int32_t first = chunk * chunks.rows;
+      const int rows = LeftOf(segments.rows, first, chunks.rows);
       for (int i = threadIdx.x; i < rows * kColumns; i += kThreads<kRows>) {
         const PlanRow row = MakePlanRow(g, segments, tile.image, tile.group, first + i / kColumns);
         const int32_t pixel = tile.pixel + i % kColumns;
@@ -229,15 +248,21 @@ ForwardKernel(ForwardArguments<T> arguments) {
       const auto steps = static_cast<int>(CeilDivide(rows * segments.channels, kStep<T>));
       MultiplySteps<T, kRows, Order::kByStep>(steps, &loader, shared.loop.stages, &product);
     }
-    const int64_t channel = tile.group * g.group_out_channels + tile.output;
+    const int64_t output = tile.group * g.group_out_channels + tile.output;
+    const int64_t share_image = tile.share * pass.images + tile.image - pass.first_image;
     VisitSums(product, LeftOf(g.group_out_channels, tile.output, kRows), shared.staging,
               [&](int row, int column, Compute<T> sum) {
-                if (tile.pixel + column < g.out_pixels) {
-                  if (arguments.bias != nullptr) {
-                    sum += LoadOnDevice(arguments.bias[channel + row]);
-                  }
-                  const int64_t at = (tile.image * g.out_channels + channel + row) * g.out_pixels;
-                  StoreOnDevice(sum, arguments.output + at + tile.pixel + column);
+                const int64_t pixel = tile.pixel + column;
+                if (pixel >= g.out_pixels) {
+                  return;
+                }
+                const int64_t at = (output + row) * g.out_pixels + pixel;
+                const int64_t of_image = g.out_channels * g.out_pixels;
+                if (arguments.sums != nullptr) {
+                  arguments.sums[share_image * of_image + at] = sum;
+                } else {
+                  StoreOnDevice(sum + BiasOf(arguments, output + row),
+                                arguments.output + tile.image * of_image + at);
                 }
               });
     __syncthreads();
@@ -245,13 +270,49 @@ ForwardKernel(ForwardArguments<T> arguments) {
 }
 
 template <typename T>
-static void RunForward(const ForwardCall& call, cudaStream_t stream) {
+MS_DEFORM_KERNEL(kElementThreads, 1)
+AddForwardSharesKernel(ForwardArguments<T> arguments) {
+  const Geometry& g = arguments.g;
+  const int64_t count = arguments.pass.images * g.out_channels * g.out_pixels;
+  T* output = arguments.output + arguments.pass.first_image * g.out_channels * g.out_pixels;
+  MS_DEFORM_FOR_ELEMENTS(index, count) {
+    Compute<T> sum = BiasOf(arguments, index / g.out_pixels % g.out_channels);
+    for (int64_t share = 0; share < arguments.chunks.shares; ++share) {
+      sum += arguments.sums[share * count + index];
+    }
+    StoreOnDevice(sum, output + index);
+  }
+}
+
+// As many shares as fill the multiprocessors once, and as have room for their sums.
+template <typename T, int kRows, int kLanes>
+static inline int64_t ChooseForwardShares(const Geometry& g, int64_t images, int64_t bytes_left) {
+  const int64_t tiles = ForwardTiles<kRows>(g, images);
+  const int64_t bytes = images * g.out_channels * g.out_pixels * int64_t{sizeof(Compute<T>)};
+  if (tiles == 0) {
+    return 1;
+  }
+  return Maximum(
+      1, Minimum(kBlocks<T, kRows, kLanes> * Multiprocessors() / tiles, bytes_left / bytes));
+}
+
+template <typename T, int kRows, int kLanes>
+static void RunForwardWith(const ForwardCall& call, const Segments& segments, cudaStream_t stream) {
   const Geometry& g = call.geometry;
-  const Segments segments = MakeSegments(g);
-  const Chunks chunks = MakeChunks<T>(segments);
+  constexpr int64_t kBytes = sizeof(T);
+  // If each row were a chunk; fewer chunks have less to fill up.
+  const int64_t most_packed =
+      g.out_channels * segments.rows * RoundUp(segments.channels, kStep<T>) * kBytes;
+  const int64_t images = ImagesOfPass(g, kBytes, most_packed);
+  const int64_t bytes_left = kScratchBytes - most_packed - images * SlabSize(g) * kBytes;
+  const Chunks chunks =
+      MakeChunks<T>(segments, ChooseForwardShares<T, kRows, kLanes>(g, images, bytes_left));
   const int64_t packed_size = g.out_channels * chunks.count * chunks.size;
-  const Scratch packed(stream, packed_size * static_cast<int64_t>(sizeof(T)));
-  const ImageSlabs<T> slabs(g, 0, stream);
+  const int64_t output_size = images * g.out_channels * g.out_pixels;
+  const Scratch packed(stream, packed_size * kBytes);
+  const int64_t sums_size = chunks.shares == 1 ? 0 : chunks.shares * output_size;
+  const Scratch sums(stream, sums_size * int64_t{sizeof(Compute<T>)});
+  const ImageSlabs<T> slabs(g, images, stream);
   LaunchElements(PackForwardWeightsKernel<T>, packed_size, "packing the weights",
                  ForwardPack<T>{g, segments, chunks, static_cast<const T*>(call.inputs.weight),
                                 packed.As<T>()},
@@ -265,15 +326,27 @@ static void RunForward(const ForwardCall& call, cudaStream_t stream) {
   arguments.packed = packed.As<T>();
   arguments.bias = g.use_bias ? static_cast<const T*>(call.bias) : nullptr;
   arguments.output = static_cast<T*>(call.output);
+  arguments.sums = sums.As<Compute<T>>();
   slabs.ForEachPass(call.inputs.input, [&](const Pass<T>& pass) {
     arguments.pass = pass;
-    WithTileShape<T>(g.group_out_channels, segments.channels, [&](auto shape) {
-      constexpr int kRows = decltype(shape)::kRows;
-      LaunchBlocks(ForwardKernel<T, kRows, decltype(shape)::kLanes>,
-                   {ForwardTiles<kRows>(g, pass), kThreads<kRows>, sizeof(ForwardShared<T, kRows>),
-                    "forward"},
-                   arguments, stream);
-    });
+    LaunchBlocks(ForwardKernel<T, kRows, kLanes>,
+                 {ForwardTiles<kRows>(g, pass.images) * chunks.shares, kThreads<kRows>,
+                  sizeof(ForwardShared<T, kRows>), "forward"},
+                 arguments, stream);
+    if (chunks.shares > 1) {
+      LaunchElements(AddForwardSharesKernel<T>, pass.images * g.out_channels * g.out_pixels,
+                     "adding up the output", arguments, stream);
+    }
+  });
+}
+
+template <typename T>
+static void RunForward(const ForwardCall& call, cudaStream_t stream) {
+  const Geometry& g = call.geometry;
+  const Segments segments = MakeSegments(g);
+  WithTileShape<T>(g.group_out_channels, segments.channels, [&](auto shape) {
+    using Shape = decltype(shape);
+    RunForwardWith<T, Shape::kRows, Shape::kLanes>(call, segments, stream);
   });
 }
 

@@ -104,23 +104,30 @@ MS_DEFORM_DEVICE int64_t SlabStart(const Geometry& g, const Pass<T>& pass, int64
   return (image - pass.first_image) * SlabPixels(g) * g.in_channels;
 }
 
-// Bytes of the slabs that are held at a time: of as many images as fit, of one at least. Beside the
-// tensors a call so needs no more than this or one image's slabs, and the packed weights.
-constexpr int64_t kPassBytes = int64_t{64} << 20;
+// Bytes of device memory that a call takes beside the tensors: images come in passes of as many as
+// fit beside the rest. Only what one image, the packed weights and one share of sums need may be
+// more.
+constexpr int64_t kScratchBytes = int64_t{64} << 20;
+
+MS_DEFORM_FUNCTION int64_t SlabSize(const Geometry& g) { return SlabPixels(g) * g.in_channels; }
+
+// Of equal passes. element_bytes: that are held for each element of a slab; other_bytes: that are
+// held beside slabs.
+static inline int64_t ImagesOfPass(const Geometry& g, int64_t element_bytes, int64_t other_bytes) {
+  const int64_t image_bytes = Maximum(1, SlabSize(g) * element_bytes);
+  const int64_t most = Maximum(1, (kScratchBytes - other_bytes) / image_bytes);
+  return CeilDivide(g.batch, Maximum(1, CeilDivide(g.batch, most)));
+}
 
 // The slabs of a call's images, which come in passes.
 template <typename T>
 class ImageSlabs {
  public:
-  // sum_bytes: what else is held for each element of a slab.
-  ImageSlabs(const Geometry& g, int64_t sum_bytes, cudaStream_t stream)
+  ImageSlabs(const Geometry& g, int64_t images_of_pass, cudaStream_t stream)
       : g_(g),
         stream_(stream),
-        capacity_(Capacity(g, static_cast<int64_t>(sizeof(T)) + sum_bytes)),
-        slabs_(stream, capacity_ * size() * static_cast<int64_t>(sizeof(T))) {}
-
-  int64_t capacity() const { return capacity_; }                    // images of a pass at the most
-  int64_t size() const { return SlabPixels(g_) * g_.in_channels; }  // elements of an image's slab
+        capacity_(images_of_pass),
+        slabs_(stream, capacity_ * SlabSize(g) * static_cast<int64_t>(sizeof(T))) {}
 
   // Calls run(pass) for each pass of the input [N, C_in, H, W].
   template <typename Run>
@@ -135,11 +142,6 @@ class ImageSlabs {
   }
 
  private:
-  static int64_t Capacity(const Geometry& g, int64_t element_bytes) {
-    const int64_t bytes = SlabPixels(g) * g.in_channels * element_bytes;
-    return Minimum(g.batch, Maximum(1, kPassBytes / Maximum(1, bytes)));
-  }
-
   const Geometry& g_;
   cudaStream_t stream_;
   int64_t capacity_;

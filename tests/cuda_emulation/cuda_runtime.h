@@ -7,6 +7,8 @@
 //
 // MS_EMULATION_ORDER=descending runs the threads and the blocks in the opposite order: results that
 // then differ show a race. MS_EMULATION_FAIL=allocate or launch makes these fail.
+// MS_EMULATION_RECORD=FILE writes what is launched, a line each of blocks, threads and bytes of
+// shared memory, runs nothing and touches no memory. MS_EMULATION_MULTIPROCESSORS is how many the GPU has.
 #ifndef MS_DEFORM_TESTS_CUDA_EMULATION_CUDA_RUNTIME_H_
 #define MS_DEFORM_TESTS_CUDA_EMULATION_CUDA_RUNTIME_H_
 
