@@ -7,9 +7,10 @@
 //   grad_offset[p, r]    = mask * slope of that
 //   grad_input[corner]  += grad_column * mask * corner's weight
 //
-// A block takes one tap of one offset group and kColumns pixels, so that it has all the channels of
-// their offset and mask. It multiplies kRows channels at a time, and then reads their samples' four
-// corners once for everything.
+// A block takes one offset group and kColumns pixels, with all the channels of their offset and
+// mask, for one tap, or for several where a segment's channels leave rows of the product free. It
+// multiplies kRows (tap, channel) rows at a time, and then reads their samples' four corners once
+// for everything.
 //
 // Device memory beside the tensors: the packed weights and, for a pass of images, their slabs in
 // the input's dtype and slabs of sums (float; double for float64; one or two 64-bit integers if the
@@ -62,6 +63,7 @@ template <typename T, typename Sums>
 struct BackwardInputArguments {
   Geometry g;
   Segments segments;
+  int32_t taps_of_tile;
   Sampling<T> sampling;
   Pass<T> pass;
   const T* packed;  // weights
@@ -76,10 +78,14 @@ struct BackwardInputArguments {
 template <int kRows>
 constexpr int kColumnsPitch = kRows + 4;
 
+// Taps of a tile at the most: all of a 3x3 kernel, and one where the channels take all rows.
+template <int kRows>
+constexpr int kMostTaps = kRows == 64 ? 9 : 1;
+
 template <typename T, int kRows>
 struct BackwardInputShared {
-  PlanEntry<Compute<T>> plan[kColumns];
-  Compute<T> dots[kColumns][kCorners];
+  PlanEntry<Compute<T>> plan[kMostTaps<kRows> * kColumns];  // [tap of the tile, pixel]
+  alignas(16) Compute<T> dots[kMostTaps<kRows> * kColumns][kCorners];
   union alignas(128) {
     Stage<T, kRows, Order::kByColumn> stages[2];
     Compute<T> grad_columns[kColumns * kColumnsPitch<kRows>];  // [pixel, channel]
@@ -89,32 +95,49 @@ struct BackwardInputShared {
 struct BackwardInputTile {
   int64_t image;  // of the batch
   int32_t offset_group;
-  int32_t tap;
+  int32_t tap;  // the first
+  int32_t taps;
   int32_t pixel;
 };
 
-template <typename T>
-MS_DEFORM_FUNCTION int64_t BackwardInputTiles(const Geometry& g, const Pass<T>& pass) {
-  return pass.images * PixelTiles(g) * g.offset_groups * g.taps;
+MS_DEFORM_FUNCTION int64_t BackwardInputTiles(const Geometry& g, int64_t images,
+                                              int32_t taps_of_tile) {
+  return images * PixelTiles(g) * g.offset_groups * CeilDivide(g.taps, taps_of_tile);
 }
 
 MS_DEFORM_DEVICE BackwardInputTile FindBackwardInputTile(const Geometry& g, int64_t first_image,
-                                                         int64_t work) {
+                                                         int32_t taps_of_tile, int64_t work) {
   BackwardInputTile tile;
-  tile.tap = static_cast<int32_t>(TakeDigit(g.taps, &work));
+  tile.tap =
+      static_cast<int32_t>(TakeDigit(CeilDivide(g.taps, taps_of_tile), &work)) * taps_of_tile;
+  tile.taps = LeftOf(g.taps, tile.tap, taps_of_tile);
   tile.offset_group = static_cast<int32_t>(TakeDigit(g.offset_groups, &work));
   tile.pixel = static_cast<int32_t>(TakeDigit(PixelTiles(g), &work) * kColumns);
   tile.image = first_image + work;
   return tile;
 }
 
-// Loads a step: kRows channels of the packed weights, and grad_output of all pixels.
+// Rows of the product: so many neighbouring channels of the input for each tap of the tile.
+struct TapRows {
+  int64_t channel;  // the first
+  int32_t channels;
+  int32_t taps;
+};
+
+// Loads a step: the packed weights of kRows rows, and grad_output of all pixels.
 template <typename T, int kRows>
 class BackwardInputLoader {
  public:
-  __device__ BackwardInputLoader(const T* weights, int64_t pitch, int32_t channels,
-                                 const Matrix<T>& grad_output, int32_t first_pixel)
-      : weights_(weights, pitch, channels), grad_output_(grad_output, 0, first_pixel) {}
+  // weights: of the first row; tap_distance: to those of the next tap.
+  __device__ BackwardInputLoader(const TapRows& rows, const T* weights, int64_t width,
+                                 int64_t tap_distance, const Matrix<T>& grad_output,
+                                 int32_t first_pixel)
+      : weights_(rows.taps * rows.channels,
+                 [&](int32_t row) {
+                   return weights + row / rows.channels * tap_distance +
+                          row % rows.channels * width;
+                 }),
+        grad_output_(grad_output, 0, first_pixel) {}
 
   __device__ void Fetch() {
     weights_.Fetch();
@@ -146,36 +169,52 @@ class ColumnGradients {
         distances_(arguments.pass.distances),
         shared_(*shared) {}
 
-  // Of `channels` channels of the input from `channel` on.
-  __device__ void Add(int64_t channel, int channels) const {
+  __device__ void Add(const TapRows& rows) const {
+    // Of several taps every row has a lane of its own, or a part of one.
+    const int own_row = OwnLane() * kLanes;
+    const bool has_row = own_row < rows.taps * rows.channels;
+    const int tap = rows.taps > 1 && has_row ? own_row / rows.channels : 0;
+    const int channel = own_row - tap * rows.channels;
+    const int lanes =
+        rows.channels < kLanesOfPixel * kLanes ? rows.channels / kLanes : kLanesOfPixel;
     for (int pixel = threadIdx.x / kLanesOfPixel; pixel < kColumns; pixel += kPixelsOfPass) {
-      const PlanEntry<Real> entry = shared_.plan[pixel];
+      const PlanEntry<Real> entry = shared_.plan[tap * kColumns + pixel];
       Real weights[kCorners];
       CornerWeights(entry.fraction_y, entry.fraction_x, weights);
 #pragma unroll
       for (int i = 0; i < kCorners; ++i) {
         weights[i] *= entry.mask;
       }
-      const int64_t corner = slab_ + int64_t{CornerPixel(entry)} * distances_.pixel + channel;
+      const int64_t corner = slab_ + int64_t{CornerPixel(entry)} * distances_.pixel + rows.channel;
       // A NaN point has a value, NaN, and no pixels.
       const bool adds = HasValue(entry) && CornerPixel(entry) != OutsidePixel(arguments_.g);
+      const Real* grads = shared_.grad_columns + pixel * kColumnsPitch<kRows> + tap * rows.channels;
       Real dots[kCorners] = {};
-      for (int at = OwnLane() * kLanes; at < channels; at += kLanesOfPixel * kLanes) {
-        const Real* grads = shared_.grad_columns + pixel * kColumnsPitch<kRows> + at;
-        AddDots(grads, corner + at, dots);
+      for (int at = has_row ? channel : rows.channels; at < rows.channels;
+           at += kLanesOfPixel * kLanes) {
+        AddDots(grads + at, corner + at, dots);
         if (adds) {
-          AddToInput(grads, weights, corner + at);
+          AddToInput(grads + at, weights, corner + at);
         }
       }
-      AddToPixel(dots, pixel);
+      if (kMostTaps<kRows> == 1) {
+        AddToPixel(dots, pixel);
+      } else {
+        AddToTap(dots, channel / kLanes, lanes,
+                 has_row && channel == 0 ? shared_.dots[tap * kColumns + pixel] : nullptr);
+      }
     }
   }
 
-  // Once all channels are added.
-  __device__ void StorePoint(int pixel) const {
+  // Once all channels are added. index: of the tile's (tap, pixel) points.
+  __device__ void StorePoint(int index) const {
     const Geometry& g = arguments_.g;
-    const PlanEntry<Real> entry = shared_.plan[pixel];
-    const Real* dots = shared_.dots[pixel];
+    const int64_t pixel = tile_.pixel + index % kColumns;
+    if (pixel >= g.out_pixels) {
+      return;
+    }
+    const PlanEntry<Real> entry = shared_.plan[index];
+    const Real* dots = shared_.dots[index];
     Real slope_y, slope_x, weights[kCorners];
     SampleSlopes(entry.fraction_y, entry.fraction_x, dots, &slope_y, &slope_x);
     CornerWeights(entry.fraction_y, entry.fraction_x, weights);
@@ -184,8 +223,9 @@ class ColumnGradients {
     for (int i = 0; i < kCorners; ++i) {
       value += weights[i] * dots[i];
     }
-    const int64_t row = (tile_.image * g.offset_groups + tile_.offset_group) * g.taps + tile_.tap;
-    const int64_t at = row * g.out_pixels + tile_.pixel + pixel;
+    const int64_t row = (tile_.image * g.offset_groups + tile_.offset_group) * g.taps + tile_.tap +
+                        index / kColumns;
+    const int64_t at = row * g.out_pixels + pixel;
     StoreOnDevice(entry.mask * slope_y, arguments_.grad_offset + at + row * g.out_pixels);
     StoreOnDevice(entry.mask * slope_x, arguments_.grad_offset + at + (row + 1) * g.out_pixels);
     if (arguments_.grad_mask != nullptr) {
@@ -247,6 +287,24 @@ class ColumnGradients {
     }
   }
 
+  // The same for lanes that share a pixel's taps: `lanes` neighbours have a tap's channels, and the
+  // first of them has somewhere to add to.
+  static __device__ void AddToTap(Real* dots, int lane, int lanes, Real* to) {
+    for (int distance = 1; distance < lanes; distance *= 2) {
+#pragma unroll
+      for (int i = 0; i < kCorners; ++i) {
+        const Real other = __shfl_down_sync(0xffffffffu, dots[i], distance);
+        dots[i] += lane + distance < lanes ? other : Real(0);
+      }
+    }
+    if (to != nullptr) {
+#pragma unroll
+      for (int i = 0; i < kCorners; ++i) {
+        to[i] += dots[i];
+      }
+    }
+  }
+
   static __device__ Real OfLane(Real value, int distance) {
     return __shfl_xor_sync(0xffffffffu, value, distance);
   }
@@ -264,47 +322,59 @@ BackwardInputKernel(BackwardInputArguments<T, Sums> arguments) {
   auto& shared = SharedMemory<BackwardInputShared<T, kRows>>();
   const Geometry& g = arguments.g;
   const Segments& segments = arguments.segments;
+  const Pass<T>& pass = arguments.pass;
   const int64_t width = PackedOutputs<T>(g);
-  MS_DEFORM_FOR_WORK(work, BackwardInputTiles(g, arguments.pass)) {
-    const BackwardInputTile tile = FindBackwardInputTile(g, arguments.pass.first_image, work);
-    if (threadIdx.x < kColumns) {
-      shared.plan[threadIdx.x] =
-          MakePlanEntry(g, arguments.sampling, {tile.image, tile.offset_group, tile.tap},
-                        tile.pixel + static_cast<int32_t>(threadIdx.x));
+  MS_DEFORM_FOR_WORK(work, BackwardInputTiles(g, pass.images, arguments.taps_of_tile)) {
+    const BackwardInputTile tile =
+        FindBackwardInputTile(g, pass.first_image, arguments.taps_of_tile, work);
+    const int points = tile.taps * kColumns;
+    for (int i = threadIdx.x; i < points; i += kThreads<kRows>) {
+      const PlanRow row = {tile.image, tile.offset_group, tile.tap + i / kColumns};
+      shared.plan[i] = MakePlanEntry(g, arguments.sampling, row, tile.pixel + i % kColumns);
 #pragma unroll
-      for (int i = 0; i < kCorners; ++i) {
-        shared.dots[threadIdx.x][i] = Compute<T>(0);
+      for (int corner = 0; corner < kCorners; ++corner) {
+        shared.dots[i][corner] = Compute<T>(0);
       }
     }
     __syncthreads();
     const ColumnGradients<T, kRows, kLanes, Sums> gradients(arguments, tile, &shared);
     for (int32_t segment = 0; segment < segments.of_offset_group; ++segment) {
-      const int64_t channel =
+      const int64_t first_channel =
           tile.offset_group * g.offset_group_channels + int64_t{segment} * segments.channels;
-      const int64_t group = channel / g.group_in_channels;
-      const int64_t packed_row =
-          (group * g.taps + tile.tap) * g.group_in_channels + channel % g.group_in_channels;
+      const int64_t group = first_channel / g.group_in_channels;
       const Matrix<T> grad_output = MatrixOf(g, arguments.grad_output, tile.image, group);
       for (int32_t first = 0; first < segments.channels; first += kRows) {
+        const TapRows rows = {first_channel + first, LeftOf(segments.channels, first, kRows),
+                              tile.taps};
+        const int64_t packed_row =
+            (group * g.taps + tile.tap) * g.group_in_channels + rows.channel % g.group_in_channels;
+        BackwardInputLoader<T, kRows> loader(rows, arguments.packed + packed_row * width, width,
+                                             g.group_in_channels * width, grad_output, tile.pixel);
         WarpProduct<T, Order::kByColumn> product;
         product.Clear();
-        BackwardInputLoader<T, kRows> loader(arguments.packed + (packed_row + first) * width, width,
-                                             segments.channels - first, grad_output, tile.pixel);
         MultiplySteps<T, kRows, Order::kByColumn>(static_cast<int>(width / kStep<T>), &loader,
                                                   shared.stages, &product);
         product.template Store<true>(
             shared.grad_columns + FirstColumnOfWarp() * kColumnsPitch<kRows> + FirstRowOfWarp(),
             kColumnsPitch<kRows>);
         __syncthreads();
-        gradients.Add(channel + first, LeftOf(segments.channels, first, kRows));
+        gradients.Add(rows);
         __syncthreads();
       }
     }
-    if (threadIdx.x < kColumns && tile.pixel + threadIdx.x < g.out_pixels) {
-      gradients.StorePoint(threadIdx.x);
+    for (int i = threadIdx.x; i < points; i += kThreads<kRows>) {
+      gradients.StorePoint(i);
     }
     __syncthreads();
   }
+}
+
+// Equal shares of the taps, of as many as have rows and lanes.
+template <int kRows, int kLanes>
+static inline int32_t TapsOfTile(const Geometry& g, const Segments& segments) {
+  const int64_t rows = Minimum(kRows, kWarp * kLanes);
+  const int64_t most = Maximum(1, Minimum(kMostTaps<kRows>, rows / segments.channels));
+  return static_cast<int32_t>(CeilDivide(g.taps, CeilDivide(g.taps, most)));
 }
 
 // sum_bytes: of one sum.
@@ -338,8 +408,10 @@ static void RunBackwardInputWith(const BackwardInputCall& call, const Sums& sums
     FillZeros(arguments.grad_slabs, pass.images * SlabSize(g) * sum_bytes, stream);
     WithTileShape<T>(segments.channels, segments.channels, [&](auto shape) {
       constexpr int kRows = decltype(shape)::kRows;
-      LaunchBlocks(BackwardInputKernel<T, kRows, decltype(shape)::kLanes, Sums>,
-                   {BackwardInputTiles(g, pass), kThreads<kRows>,
+      constexpr int kLanes = decltype(shape)::kLanes;
+      arguments.taps_of_tile = TapsOfTile<kRows, kLanes>(g, segments);
+      LaunchBlocks(BackwardInputKernel<T, kRows, kLanes, Sums>,
+                   {BackwardInputTiles(g, pass.images, arguments.taps_of_tile), kThreads<kRows>,
                     sizeof(BackwardInputShared<T, kRows>), "gradients of input, offset and mask"},
                    arguments, stream);
     });

@@ -162,8 +162,10 @@ class ForwardLoader {
         rows_(LeftOf(arguments.segments.rows, first_row, arguments.chunks.rows)),
         slab_(arguments.pass.slabs + SlabStart(arguments.g, arguments.pass, tile.image) +
               FirstChannel(arguments.g, arguments.segments, tile.group, first_row)),
-        weights_(FirstWeight(arguments, tile, first_row), Width(arguments),
-                 static_cast<int32_t>(arguments.g.group_out_channels - tile.output)),
+        weights_(static_cast<int32_t>(arguments.g.group_out_channels - tile.output),
+                 [&](int32_t row) {
+                   return FirstWeight(arguments, tile, first_row) + row * Width(arguments);
+                 }),
         samples_(arguments.pass.distances, plan) {
     const Geometry& g = arguments.g;
     const SamplePlace first = {0, first_row % static_cast<int32_t>(g.taps), 0, 0};

@@ -426,12 +426,12 @@ class TileLoader {
 template <typename T, int kTileRows, int kBlockThreads>
 class PanelLoader {
  public:
-  // from: the first row's first step; rows: that there are.
-  __device__ PanelLoader(const T* from, int64_t pitch, int32_t rows) {
+  // rows: that there are; start(row): a row's first element.
+  template <typename Start>
+  __device__ PanelLoader(int32_t rows, const Start& start) {
 #pragma unroll
     for (int i = 0; i < Share::kCount; ++i) {
-      const int32_t row = Share::Row(i) < rows ? Share::Row(i) : rows - 1;
-      from_[i] = from + row * pitch + Share::Column();
+      from_[i] = start(Share::Row(i) < rows ? Share::Row(i) : rows - 1) + Share::Column();
     }
   }
 

@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 from benchmark.rows import Row
 
-# product.h, launch.h, slabs.h, forward.h, backward_weight.h, backward_bias.h
+# product.h, launch.h, slabs.h, forward.h, backward_input.h, backward_weight.h, backward_bias.h
 COLUMNS = 64
 WARP = 32
 ELEMENT_THREADS = 256
 SQUARE = 32
 SCRATCH_BYTES = 64 << 20
 PLAN_ROWS = 16
+MOST_TAPS = 9
 BIAS_THREADS = 512
 WEIGHT_BLOCKS_OF_MULTIPROCESSOR = 4
 WEIGHT_STEPS_OF_SHARE = 16
@@ -220,13 +221,17 @@ class Model:
 
     def backward_input(self) -> Primitive:
         row, size, real = self.row, self.size, self.real
-        rows, _ = self._tile_shape(self.segment)
+        rows, lanes = self._tile_shape(self.segment)
+        most_taps = MOST_TAPS if rows == 64 else 1
+        fitting = max(1, min(most_taps, min(rows, WARP * lanes) // self.segment))
+        tap_tiles = ceil_divide(row.taps, ceil_divide(row.taps, ceil_divide(row.taps, fitting)))
         width = round_up(self.group_out, self.step)
         packed = row.c * row.taps * width
         passes = self._passes(size + real, packed * size)
-        tiles = self.pixel_tiles * row.og * row.taps
+        tiles = self.pixel_tiles * row.og * tap_tiles
         grad_columns = COLUMNS * (rows + 4) * real
-        shared = COLUMNS * 8 * real + max(2 * self._stage(rows, by_step=False), grad_columns)
+        points = most_taps * COLUMNS * 8 * real  # the plan and the dots
+        shared = points + max(2 * self._stage(rows, by_step=False), grad_columns)
         segments = row.c // row.og // self.segment
         depth = segments * round_up(self.segment, rows)
         launches = [elements("pack weights", packed, (self.weight_size + packed) * size)]
@@ -243,7 +248,7 @@ class Model:
                     + self._output(images)
                     + packed * size,
                     2 * images * tiles * COLUMNS * depth * width,
-                    images * tiles * COLUMNS * row.c // row.og,
+                    images * self.pixel_tiles * COLUMNS * row.c * row.taps,
                     4 * self.needed_samples(images) * real,
                 )
             )
