@@ -192,9 +192,11 @@ class ColumnGradients {
       Real dots[kCorners] = {};
       for (int at = has_row ? channel : rows.channels; at < rows.channels;
            at += kLanesOfPixel * kLanes) {
-        AddDots(grads + at, corner + at, dots);
+        Real own_grads[kLanes];
+        ReadGrads(grads + at, own_grads);
+        AddDots(own_grads, corner + at, dots);
         if (adds) {
-          AddToInput(grads + at, weights, corner + at);
+          AddToInput(own_grads, weights, corner + at);
         }
       }
       if (kMostTaps<kRows> == 1) {
@@ -240,6 +242,19 @@ class ColumnGradients {
   static_assert(kLanesOfPixel >= kCorners, "every dot has a lane");
 
   static __device__ int OwnLane() { return threadIdx.x % kLanesOfPixel; }
+
+  // In vectors: rows of the product are whole multiples of kLanes, and kColumnsPitch of a vector.
+  static __device__ void ReadGrads(const Real* from, Real* to) {
+    constexpr int kPart = kLanes < kVector<Real> ? kLanes : kVector<Real>;
+#pragma unroll
+    for (int lane = 0; lane < kLanes; lane += kPart) {
+      const auto part = *reinterpret_cast<const Pack<Real, kPart>*>(from + lane);
+#pragma unroll
+      for (int i = 0; i < kPart; ++i) {
+        to[lane + i] = part.values[i];
+      }
+    }
+  }
 
   // index: of the top left corner's channels, in the slabs.
   __device__ void AddDots(const Real* grads, int64_t index, Real* dots) const {
