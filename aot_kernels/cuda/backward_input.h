@@ -365,13 +365,15 @@ BackwardInputKernel(BackwardInputArguments<T, Sums> arguments) {
             (group * g.taps + tile.tap) * g.group_in_channels + rows.channel % g.group_in_channels;
         BackwardInputLoader<T, kRows> loader(rows, arguments.packed + packed_row * width, width,
                                              g.group_in_channels * width, grad_output, tile.pixel);
-        WarpProduct<T, Order::kByColumn> product;
+        WarpProduct<T, Order::kByColumn, kRows> product;
         product.Clear();
         MultiplySteps<T, kRows, Order::kByColumn>(static_cast<int>(width / kStep<T>), &loader,
                                                   shared.stages, &product);
-        product.template Store<true>(
-            shared.grad_columns + FirstColumnOfWarp() * kColumnsPitch<kRows> + FirstRowOfWarp(),
-            kColumnsPitch<kRows>);
+        product.template Store<true>(0,
+                                     shared.grad_columns +
+                                         FirstColumnOfWarp() * kColumnsPitch<kRows> +
+                                         FirstRowOfWarp<decltype(product)>(),
+                                     kColumnsPitch<kRows>);
         __syncthreads();
         gradients.Add(rows);
         __syncthreads();
@@ -421,7 +423,7 @@ static void RunBackwardInputWith(const BackwardInputCall& call, const Sums& sums
   slabs.ForEachPass(call.inputs.input, [&](const Pass<T>& pass) {
     arguments.pass = pass;
     FillZeros(arguments.grad_slabs, pass.images * SlabSize(g) * sum_bytes, stream);
-    WithTileShape<T>(segments.channels, segments.channels, [&](auto shape) {
+    WithTileShape<T, 128>(segments.channels, segments.channels, [&](auto shape) {
       constexpr int kRows = decltype(shape)::kRows;
       constexpr int kLanes = decltype(shape)::kLanes;
       arguments.taps_of_tile = TapsOfTile<kRows, kLanes>(g, segments);

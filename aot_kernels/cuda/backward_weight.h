@@ -126,6 +126,8 @@ class BackwardWeightLoader {
 template <typename T, int kRows, int kLanes>
 MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows, kLanes>))
 BackwardWeightKernel(BackwardWeightArguments<T> arguments) {
+  static_assert(kRows <= 128 || sizeof(BackwardWeightShared<T, kRows>) <= kSharedOfTallest,
+                "it is asked for");
   auto& shared = SharedMemory<BackwardWeightShared<T, kRows>>();
   const Geometry& g = arguments.g;
   const Segments& segments = arguments.segments;
@@ -138,7 +140,7 @@ BackwardWeightKernel(BackwardWeightArguments<T> arguments) {
     const int32_t first_row = tile.column / segments.channels;
     const int32_t rows = (end_column - 1) / segments.channels - first_row + 1;
     const int32_t plan_steps = kWeightPlan<T> / (rows * kStep<T>);
-    WarpProduct<T, Order::kByColumn> product;
+    WarpProduct<T, Order::kByColumn, kRows> product;
     product.Clear();
     int64_t step = all_steps * tile.share / arguments.shares;
     const int64_t end = all_steps * (tile.share + 1) / arguments.shares;
@@ -260,7 +262,7 @@ static void RunBackwardWeight(const BackwardWeightCall& call, cudaStream_t strea
     return;
   }
   const Segments segments = MakeSegments(g);
-  WithTileShape<T>(g.group_out_channels, segments.channels, [&](auto shape) {
+  WithTileShape<T, 256>(g.group_out_channels, segments.channels, [&](auto shape) {
     using Shape = decltype(shape);
     RunBackwardWeightWith<T, Shape::kRows, Shape::kLanes>(call, segments, stream);
   });

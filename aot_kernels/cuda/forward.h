@@ -227,6 +227,8 @@ MS_DEFORM_DEVICE Compute<T> BiasOf(const ForwardArguments<T>& arguments, int64_t
 template <typename T, int kRows, int kLanes>
 MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows, kLanes>))
 ForwardKernel(ForwardArguments<T> arguments) {
+  static_assert(kRows <= 128 || sizeof(ForwardShared<T, kRows>) <= kSharedOfTallest,
+                "it is asked for");
   auto& shared = SharedMemory<ForwardShared<T, kRows>>();
   const Geometry& g = arguments.g;
   const Segments& segments = arguments.segments;
@@ -234,7 +236,7 @@ ForwardKernel(ForwardArguments<T> arguments) {
   const Pass<T>& pass = arguments.pass;
   MS_DEFORM_FOR_WORK(work, ForwardTiles<kRows>(g, pass.images) * chunks.shares) {
     const ForwardTile tile = FindForwardTile<kRows>(g, pass, work);
-    WarpProduct<T, Order::kByStep> product;
+    WarpProduct<T, Order::kByStep, kRows> product;
     product.Clear();
     const int32_t end = chunks.count * (tile.share + 1) / chunks.shares;
     for (int32_t chunk = chunks.count * tile.share / chunks.shares; chunk < end; ++chunk) {
@@ -346,7 +348,7 @@ template <typename T>
 static void RunForward(const ForwardCall& call, cudaStream_t stream) {
   const Geometry& g = call.geometry;
   const Segments segments = MakeSegments(g);
-  WithTileShape<T>(g.group_out_channels, segments.channels, [&](auto shape) {
+  WithTileShape<T, 256>(g.group_out_channels, segments.channels, [&](auto shape) {
     using Shape = decltype(shape);
     RunForwardWith<T, Shape::kRows, Shape::kLanes>(call, segments, stream);
   });

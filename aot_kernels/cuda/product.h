@@ -3,8 +3,8 @@
 // of B [steps, kColumns] and keeps the sums in registers. A and B pass through shared memory a step
 // at a time; while one step is multiplied, the loads of the next are in flight.
 //
-// Each warp owns 32 x 32 sums. The halves go through the matrix unit with sums in float; float and
-// double use plain multiply-adds, so that float32 is true float32.
+// Each warp owns 32 x 32 sums, or two such parts. The halves go through the matrix unit with sums
+// in float; float and double use plain multiply-adds, so that float32 is true float32.
 #ifndef MS_DEFORM_CUDA_PRODUCT_H_
 #define MS_DEFORM_CUDA_PRODUCT_H_
 
@@ -18,20 +18,25 @@ namespace ms_deform {
 namespace cuda {
 
 constexpr int kWarp = 32;
-constexpr int kWarpTile = 32;            // rows and columns of a warp's sums
+constexpr int kWarpTile = 32;            // rows and columns of a part of a warp's sums
 constexpr int kColumns = 2 * kWarpTile;  // of a block's tile; pixels, but for the weight's gradient
+
+// Parts of a warp's sums, one below the other. The tallest tile has two: what it loads of B then
+// serves twice the sums, for as many threads.
+template <int kRows>
+constexpr int kWarpParts = kRows > 128 ? 2 : 1;
 
 // Two warps side by side.
 template <int kRows>
-constexpr int kThreads = 2 * kRows;
+constexpr int kThreads = 2 * kRows / kWarpParts<kRows>;
 
 // Blocks of a product that are to run on a multiprocessor at a time, and so the registers that a
-// thread may have: 12 to 16 warps hide the latency of the corners. Sums in double, and corners that
-// are loaded one by one, take too many registers for more than 8.
+// thread may have: 12 to 16 warps hide the latency of the corners. Sums in double or of two parts,
+// and corners that are loaded one by one, take too many registers for more than 8.
 template <typename T, int kRows, int kLanes>
-constexpr int kBlocks = sizeof(T) == 8 || kLanes == 1 ? 256 / kThreads<kRows>
-                        : kRows == 64                 ? 3
-                                                      : 512 / kThreads<kRows>;
+constexpr int kBlocks = sizeof(T) == 8 || kLanes == 1 || kRows > 128 ? 256 / kThreads<kRows>
+                        : kRows == 64                                ? 3
+                                                                     : 512 / kThreads<kRows>;
 
 // Neighbouring elements that are loaded at once.
 template <typename T, int kLanes>
@@ -71,10 +76,11 @@ struct alignas(128) Stage {
 
 // Sums of a warp by multiply-adds: a lane owns rows lane % 8 + 8 i and 8 columns in a row. The
 // lanes of a quarter warp so read 8 different rows of A, and one address of B.
-template <typename T, Order kOrder>
+template <typename T, Order kOrder, int kParts>
 class LaneProduct {
  public:
   using Real = Compute<T>;
+  static constexpr int kWarpRows = kParts * kWarpTile;
 
   __device__ void Clear() {
 #pragma unroll
@@ -105,24 +111,26 @@ class LaneProduct {
     }
   }
 
-  // Writes the warp's sums as [row, column], or as [column, row] if transposed.
+  // Writes a part of the warp's sums as [row, column], or as [column, row] if transposed.
   template <bool kTransposed>
-  __device__ void Store(Real* to, int pitch) const {
+  __device__ void Store(int part, Real* to, int pitch) const {
+    constexpr int kPartRows = kOwnRows / kParts;
 #pragma unroll
-    for (int i = 0; i < kOwnRows; ++i) {
+    for (int i = 0; i < kPartRows; ++i) {
 #pragma unroll
       for (int j = 0; j < kOwnColumns; ++j) {
         const int row = FirstRow() + 8 * i;
         const int column = FirstColumn() + j;
-        to[kTransposed ? column * pitch + row : row * pitch + column] = sums_[i][j];
+        to[kTransposed ? column * pitch + row : row * pitch + column] =
+            sums_[part * kPartRows + i][j];
       }
     }
   }
 
  private:
-  static constexpr int kOwnRows = 4;
+  static constexpr int kOwnRows = 4 * kParts;
   static constexpr int kOwnColumns = 8;
-  static_assert(kOwnRows * kOwnColumns * kWarp == kWarpTile * kWarpTile, "every sum has an owner");
+  static_assert(kOwnRows * kOwnColumns * kWarp == kWarpRows * kWarpTile, "every sum has an owner");
 
   template <int kLanes>
   static __device__ Pack<T, kLanes> LoadPack(const T* from) {
@@ -187,14 +195,15 @@ struct MatrixUnitType<BFloat16> {
 #endif
 
 // Sums of a warp by the matrix unit, 16 x 16 x 16 at a time.
-template <typename T, Order kOrder>
+template <typename T, Order kOrder, int kParts>
 class MatrixUnitProduct {
  public:
   using Real = float;
+  static constexpr int kWarpRows = kParts * kWarpTile;
 
   __device__ void Clear() {
 #pragma unroll
-    for (int i = 0; i < kUnits * kUnits; ++i) {
+    for (int i = 0; i < kParts * kUnits * kUnits; ++i) {
       nvcuda::wmma::fill_fragment(sums_[i / kUnits][i % kUnits], 0.0f);
     }
   }
@@ -202,29 +211,29 @@ class MatrixUnitProduct {
   __device__ void Add(const T* a, const T* b) {
 #pragma unroll
     for (int step = 0; step < kStep<T>; step += kUnit) {
-      FragmentA left[kUnits];
       FragmentB right[kUnits];
 #pragma unroll
-      for (int i = 0; i < kUnits; ++i) {
-        const T* from_b = kOrder == Order::kByStep ? b + i * kUnit * kStepPitch<T> + step
-                                                   : b + step * kColumnPitch<T> + i * kUnit;
-        nvcuda::wmma::load_matrix_sync(left[i], Native(a + i * kUnit * kStepPitch<T> + step),
-                                       kStepPitch<T>);
-        nvcuda::wmma::load_matrix_sync(right[i], Native(from_b),
+      for (int j = 0; j < kUnits; ++j) {
+        const T* from = kOrder == Order::kByStep ? b + j * kUnit * kStepPitch<T> + step
+                                                 : b + step * kColumnPitch<T> + j * kUnit;
+        nvcuda::wmma::load_matrix_sync(right[j], Native(from),
                                        kOrder == Order::kByStep ? kStepPitch<T> : kColumnPitch<T>);
       }
 #pragma unroll
-      for (int i = 0; i < kUnits; ++i) {
+      for (int i = 0; i < kParts * kUnits; ++i) {
+        FragmentA left;
+        nvcuda::wmma::load_matrix_sync(left, Native(a + i * kUnit * kStepPitch<T> + step),
+                                       kStepPitch<T>);
 #pragma unroll
         for (int j = 0; j < kUnits; ++j) {
-          nvcuda::wmma::mma_sync(sums_[i][j], left[i], right[j], sums_[i][j]);
+          nvcuda::wmma::mma_sync(sums_[i][j], left, right[j], sums_[i][j]);
         }
       }
     }
   }
 
   template <bool kTransposed>
-  __device__ void Store(float* to, int pitch) const {
+  __device__ void Store(int part, float* to, int pitch) const {
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
 #pragma unroll
@@ -232,7 +241,8 @@ class MatrixUnitProduct {
         const int row = i * kUnit;
         const int column = j * kUnit;
         nvcuda::wmma::store_matrix_sync(
-            to + (kTransposed ? column * pitch + row : row * pitch + column), sums_[i][j], pitch,
+            to + (kTransposed ? column * pitch + row : row * pitch + column),
+            sums_[part * kUnits + i][j], pitch,
             kTransposed ? nvcuda::wmma::mem_col_major : nvcuda::wmma::mem_row_major);
       }
     }
@@ -255,24 +265,28 @@ class MatrixUnitProduct {
     return reinterpret_cast<const Element*>(from);
   }
 
-  FragmentOfSums sums_[kUnits][kUnits];
+  FragmentOfSums sums_[kParts * kUnits][kUnits];
 };
 
-template <typename T, Order kOrder>
+template <typename T, Order kOrder, int kRows>
 using WarpProduct =
     typename std::conditional<std::is_void<typename MatrixUnitType<T>::Type>::value,
-                              LaneProduct<T, kOrder>, MatrixUnitProduct<T, kOrder>>::type;
+                              LaneProduct<T, kOrder, kWarpParts<kRows>>,
+                              MatrixUnitProduct<T, kOrder, kWarpParts<kRows>>>::type;
 
 MS_DEFORM_DEVICE int WarpIndex() { return threadIdx.x / kWarp; }
-MS_DEFORM_DEVICE int FirstRowOfWarp() { return WarpIndex() / 2 * kWarpTile; }
 MS_DEFORM_DEVICE int FirstColumnOfWarp() { return WarpIndex() % 2 * kWarpTile; }
+template <typename Product>
+MS_DEFORM_DEVICE int FirstRowOfWarp() {
+  return WarpIndex() / 2 * Product::kWarpRows;
+}
 
 // Adds `steps` steps to the product. The loader has Fetch(), which starts the loads of the thread's
 // share of the next step into registers, and Place(stage), which finishes them and writes to shared
 // memory. Starts after a barrier and ends with one.
 template <typename T, int kRows, Order kOrder, typename Loader>
 MS_DEFORM_DEVICE void MultiplySteps(int steps, Loader* loader, Stage<T, kRows, kOrder>* stages,
-                                    WarpProduct<T, kOrder>* product) {
+                                    WarpProduct<T, kOrder, kRows>* product) {
   if (steps == 0) {
     return;
   }
@@ -284,7 +298,7 @@ MS_DEFORM_DEVICE void MultiplySteps(int steps, Loader* loader, Stage<T, kRows, k
     if (step + 1 < steps) {
       loader->Fetch();
     }
-    product->Add(stage.a + FirstRowOfWarp() * kStepPitch<T>,
+    product->Add(stage.a + FirstRowOfWarp<WarpProduct<T, kOrder, kRows>>() * kStepPitch<T>,
                  stage.b + FirstColumnOfWarp() * (kOrder == Order::kByStep ? kStepPitch<T> : 1));
     if (step + 1 < steps) {
       loader->Place(&stages[(step + 1) % 2]);
@@ -306,12 +320,16 @@ template <typename Product, typename Visit>
 MS_DEFORM_DEVICE void VisitSums(const Product& product, int rows,
                                 Staging<typename Product::Real>* stagings, const Visit& visit) {
   typename Product::Real* sums = stagings[WarpIndex()].sums;
-  product.template Store<false>(sums, kStagingPitch);
-  __syncwarp();
   const int lane = threadIdx.x % kWarp;
-  const int first = FirstRowOfWarp();
-  for (int row = 0; row < kWarpTile && first + row < rows; ++row) {
-    visit(first + row, FirstColumnOfWarp() + lane, sums[row * kStagingPitch + lane]);
+#pragma unroll
+  for (int part = 0; part < Product::kWarpRows / kWarpTile; ++part) {
+    __syncwarp();
+    product.template Store<false>(part, sums, kStagingPitch);
+    __syncwarp();
+    const int first = FirstRowOfWarp<Product>() + part * kWarpTile;
+    for (int row = 0; row < kWarpTile && first + row < rows; ++row) {
+      visit(first + row, FirstColumnOfWarp() + lane, sums[row * kStagingPitch + lane]);
+    }
   }
 }
 

@@ -128,16 +128,22 @@ class Model:
     def needed_samples(self, images: int) -> int:
         return images * self.row.c * self.row.taps * self.out_pixels
 
-    def _tile_shape(self, rows: int) -> tuple[int, int]:
+    def _tile_shape(self, rows: int, most_rows: int = 128) -> tuple[int, int]:
         """Rows of a block's tile, and channels loaded at once."""
         if self.segment % self.vector:
             return 64, 1
+        if self.size == 2 and most_rows == 256 and ceil_divide(rows, 128) % 2 == 0:
+            return 256, self.vector
         return (128 if rows > 64 else 64), self.vector
 
+    @staticmethod
+    def _threads(rows: int) -> int:
+        return 256 if rows == 256 else 2 * rows
+
     def _blocks_of_multiprocessor(self, rows: int, lanes: int) -> int:
-        if self.size == 8 or lanes == 1:
-            return 256 // (2 * rows)
-        return 3 if rows == 64 else 512 // (2 * rows)
+        if self.size == 8 or lanes == 1 or rows == 256:
+            return 256 // self._threads(rows)
+        return 3 if rows == 64 else 512 // self._threads(rows)
 
     def _stage(self, rows: int, by_step: bool) -> int:
         step_pitch, column_pitch = self.step + self.vector, COLUMNS + self.vector
@@ -145,7 +151,7 @@ class Model:
         return round_up((rows * step_pitch + b) * self.size, 128)
 
     def _staging(self, rows: int) -> int:
-        return 2 * rows // WARP * round_up(WARP * (WARP + 4) * self.real, 128)
+        return self._threads(rows) // WARP * round_up(WARP * (WARP + 4) * self.real, 128)
 
     def _passes(self, element_bytes: int, other_bytes: int) -> list[int]:
         """The images of each pass."""
@@ -168,7 +174,7 @@ class Model:
 
     def forward(self) -> Primitive:
         row, size = self.row, self.size
-        rows, lanes = self._tile_shape(self.group_out)
+        rows, lanes = self._tile_shape(self.group_out, most_rows=256)
         padded_row = round_up(self.segment, self.step)
         most_packed = row.o * self.group_rows * padded_row * size
         passes = self._passes(size, most_packed)
@@ -197,7 +203,7 @@ class Model:
                 Launch(
                     "forward",
                     of_pass * tiles * shares,
-                    2 * rows,
+                    self._threads(rows),
                     max(loop, self._staging(rows)),
                     of_pass * self.slab_size * size
                     + self._sampling(of_pass)
@@ -241,7 +247,7 @@ class Model:
                 Launch(
                     "gradient of input",
                     images * tiles,
-                    2 * rows,
+                    self._threads(rows),
                     round_up(shared, 128),
                     images * self.slab_size * (size + real)
                     + 2 * self._sampling(images)
@@ -266,7 +272,7 @@ class Model:
 
     def backward_weight(self) -> Primitive:
         row, size, real = self.row, self.size, self.real
-        rows, _ = self._tile_shape(self.group_out)
+        rows, _ = self._tile_shape(self.group_out, most_rows=256)
         columns = self.group_in * row.taps
         column_tiles = ceil_divide(columns, COLUMNS)
         tiles = row.g * ceil_divide(self.group_out, rows) * column_tiles
@@ -285,7 +291,7 @@ class Model:
                 Launch(
                     "gradient of weight",
                     tiles * shares,
-                    2 * rows,
+                    self._threads(rows),
                     max(loop, self._staging(rows)),
                     images * self.slab_size * size
                     + self._sampling(images)

@@ -315,8 +315,12 @@ cudaError_t cudaGetDevice(int* device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const char* asked = std::getenv("MS_EMULATION_MULTIPROCESSORS");
-  const bool by_request = attribute == cudaDevAttrMultiProcessorCount && asked != nullptr;
-  *value = by_request ? std::atoi(asked) : 3;  // of anything else
+  *value = 3;  // of anything else
+  if (attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin) {
+    *value = static_cast<int>(emulation::kSharedAtMost);
+  } else if (attribute == cudaDevAttrMultiProcessorCount && asked != nullptr) {
+    *value = std::atoi(asked);
+  }
   return cudaSuccess;
 }
 
