@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmark.aot_library import GRADIENT_FUNCTIONS, AotLibrary
-from benchmark.model import ELEMENT_BYTES, GPUS, SCRATCH_BYTES, Model, Primitive, line
+from benchmark.model import ELEMENT_BYTES, GPUS, SCRATCH_BYTES, Model, Primitive
 from benchmark.rows import ROWS, Row
 
 # Passes of several images, shares of a tile, narrow groups, channels that are no whole vectors.
@@ -81,3 +83,27 @@ def test_launches_and_scratch_are_those_of_the_library(
     for name, row in {**ROWS, **OTHERS}.items():
         primitives = Model(row, dtype, multiprocessors).primitives(training=True)
         assert [*map(modelled, primitives)] == count(library, row, dtype, record), name
+
+
+@pytest.mark.parametrize("dtype", ELEMENT_BYTES)
+def test_scratch_is_bounded_unless_one_image_needs_more(dtype: str) -> None:
+    """That the model's scratch is the library's, the test above says."""
+    for name, row in {**ROWS, **OTHERS}.items():
+        models = (Model(each, dtype, 132) for each in (row, row._replace(n=1)))
+        for taken, alone in zip(*(model.primitives(training=True) for model in models)):
+            assert taken.scratch <= max(SCRATCH_BYTES, alone.scratch), name
+
+
+@pytest.mark.needs("tqdm")
+def test_the_benchmark_prints_the_count_without_a_gpu(monkeypatch, capsys) -> None:
+    from benchmark import cli
+
+    argv = ["benchmark.py", "c4", "edvr", "--device", "cuda", "--passes", "forward", "--model"]
+    monkeypatch.setattr(sys, "argv", argv)
+    cli.main()
+    printed = capsys.readouterr().out
+    # 2 * 50 * 68 * 256 * 256 * 9 operations at the 67 TFLOP/s of an H100's data sheet; for EDVR
+    # 79 MB of input, offset, mask and output at 3.35 TB/s take less than 4.2 GFLOP do.
+    assert re.search(r"^c4 +forward +0\.0599 +products", printed, re.MULTILINE)
+    assert re.search(r"^edvr +forward +0\.0634 +products", printed, re.MULTILINE)
+    assert "h100, float32\nfloor:" in printed

@@ -60,8 +60,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--isa", help="our instruction set: avx512, avx2 or baseline (default: the best)")
     add("--memory", action="store_true", help="also the extra memory, in fresh processes")
     add("--scaling", action="store_true", help="instead: cost against N, H x W, C and threads")
-    model_help = "instead, with --device cuda: what our kernels are launched for on that GPU, counted "
-    model_help += "without one (default: h100)"
+    model_help = (
+        "instead, with --device cuda: count the work of our kernels on that GPU, without one "
+    )
+    model_help += "(default: h100)"
     add("--model", nargs="?", const="h100", choices=model.GPUS, help=model_help)
     add("--json", type=Path, metavar="FILE", help="write all of it")
     add("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf")
@@ -249,7 +251,7 @@ def print_model(arguments: argparse.Namespace) -> None:
     }
     for (name, kind), line in {("row", "pass"): model.HEADER, **cells}.items():
         print(f"{name:16}{kind:10}" + "".join(f"{cell:>10}" for cell in line))
-    print(f"\n{arguments.model}, {arguments.dtype}. {model.LEGEND}")
+    print(f"\n{arguments.model}, {arguments.dtype}\n{model.LEGEND}")
 
 
 def main() -> None:

@@ -53,7 +53,8 @@ struct Barrier {
 };
 
 // Where a thread or the scheduler goes on. The compiler's own setjmp: unlike swapcontext it makes
-// no system call, which would be half of the time.
+// no system call, which would be half of the time. Opaque to the compiler (noipa), which would
+// otherwise see that a switch writes nothing, and take what other threads wrote as unchanged.
 struct Place {
   void* buffer[5];
 };
