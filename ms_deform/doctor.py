@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms_deform._version import __version__
-from ms_deform.install import builder, cann, library
+from ms_deform.install import builder, cann, library, mindspore_gpu
 from ms_deform.install.aicpu_operators import FORWARD
 from ms_deform.install.library import LIBRARY_TARGETS
 
@@ -40,7 +40,8 @@ STORED_ANSWER = {
 }
 GEOMETRY = ((2, 1), (1, 2), (1, 2))  # stride, padding, dilation
 
-_SELF_TEST_SECONDS = 300
+_INDENTED = f"\n{'':<13}"  # a line below what is told of a device target
+_SECONDS = 300  # for a process of MindSpore
 
 
 def main() -> int:
@@ -50,8 +51,10 @@ def main() -> int:
     print("libraries")
     for target in builder.TARGETS:
         print(f"  {target:<10} {_describe_library(target)}")
-    report_device_targets()
-    return _report_self_test()
+    usable = report_device_targets()
+    tested = [target for target in LIBRARY_TARGETS if target == "CPU" or target in usable]
+    passed = [target for target in tested if _report_self_test(target)]
+    return 0 if "CPU" in passed else 1
 
 
 def problem() -> list[np.ndarray]:
@@ -72,8 +75,23 @@ def weighted_sum(values: np.ndarray) -> float:
     return float(np.sum(values.ravel() * np.sin(np.arange(1, 1 + values.size))))
 
 
-def self_test() -> None:
+def self_test(device_target: str) -> None:
     """Runs the problem forward and backward, in both modes, against the stored answer."""
+    import mindspore as ms
+
+    from ms_deform import last_error
+
+    ms.set_device(device_target)
+    try:
+        for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
+            ms.set_context(mode=mode)
+            _compare_with_stored_answer()
+    except RuntimeError as error:
+        # On a GPU it does not say why.
+        raise RuntimeError(last_error() or str(error).strip()) from error
+
+
+def _compare_with_stored_answer() -> None:
     import mindspore as ms
     import numpy as np
 
@@ -90,18 +108,15 @@ def self_test() -> None:
         output = deform_conv2d(input, offset, weight, bias, *GEOMETRY, mask)
         return (output * grad_output).sum(), output
 
-    ms.set_device("CPU")
     tensors = [ms.Tensor(values.astype(np.float32)) for values in problem()]
-    for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
-        ms.set_context(mode=mode)
-        gradient = ms.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True)
-        (_, output), gradients = gradient(*tensors)
-        answer = dict(zip(STORED_ANSWER, (output, *gradients)))
-        for name, expected in STORED_ANSWER.items():
-            got = weighted_sum(answer[name].asnumpy())
-            # Written so that a NaN fails.
-            if not abs(got - expected) <= 1e-4 * max(1.0, abs(expected)):
-                raise ArithmeticError(f"{name}, mode {mode}: got {got}, expected {expected}")
+    gradient = ms.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True)
+    (_, output), gradients = gradient(*tensors)
+    answer = dict(zip(STORED_ANSWER, (output, *gradients)))
+    for name, expected in STORED_ANSWER.items():
+        got = weighted_sum(answer[name].asnumpy())
+        # Written so that a NaN fails.
+        if not abs(got - expected) <= 1e-4 * max(1.0, abs(expected)):
+            raise ArithmeticError(f"{name}: got {got}, expected {expected}")
 
 
 def report_versions() -> None:
@@ -121,11 +136,17 @@ def report_versions() -> None:
         print(f"{package:<12} {version:<10} {'ok' if fits else f'not supported: {mend}'}")
 
 
-def report_device_targets() -> None:
+def report_device_targets() -> list[str]:
+    """Prints what of each is usable, and returns those whose kernels a self-test can call."""
     print("device targets")
+    usable = []
     for device_target in LIBRARY_TARGETS:
-        print(f"  {device_target:<10} {_describe_device_target(device_target)}")
-    print(f"  {'Ascend':<10} " + f"\n{'':<13}".join(_describe_ascend()))
+        complaint = _complaint(device_target)
+        print(f"  {device_target:<10} {complaint or 'usable'}")
+        if complaint is None:
+            usable.append(device_target)
+    print(f"  {'Ascend':<10} " + _INDENTED.join(_describe_ascend()))
+    return usable
 
 
 def _describe_ascend() -> list[str]:
@@ -147,22 +168,40 @@ def _describe_ascend() -> list[str]:
     ]
 
 
-# In a process of its own, as the self-test.
 _SOC_PROGRAM = """
 import mindspore
 from mindspore._c_expression import MSContext
 mindspore.set_device("Ascend")
 print(MSContext.get_instance().get_ascend_soc_version())
 """
+_START_PROGRAM = """
+import mindspore
+mindspore.set_device("GPU")
+mindspore.ops.ones((1,), mindspore.float32).asnumpy()
+"""
+
+
+def _run(program: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: a broken MindSpore may end the process that imports it."""
+    command = [sys.executable, "-c", program]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer in {_SECONDS} s")
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """What the exception that ended the program says, without MindSpore's rules and call stack."""
+    raised = [*re.finditer(r"^[\w.]*(?:Error|Exception): ", done.stderr, re.MULTILINE)]
+    if not raised:
+        return f"exit status {done.returncode}: {done.stderr.strip()}"
+    text = done.stderr[raised[-1].end() :].partition("- C++ Call Stack")[0]
+    return " ".join(re.findall(r"^(?!-+$|\[)(?:- )?(.+)", text, re.MULTILINE))
 
 
 def _ascend_soc() -> str:
     """The name of the device's SoC, such as Ascend910B4; empty where MindSpore sees none."""
-    command = [sys.executable, "-c", _SOC_PROGRAM]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SELF_TEST_SECONDS)
-    except subprocess.TimeoutExpired:
-        return ""
+    done = _run(_SOC_PROGRAM)
     return "" if done.returncode else done.stdout.strip().rpartition("\n")[2]
 
 
@@ -191,19 +230,33 @@ def _describe_library(target: str) -> str:
         return str(error)
 
 
-def _describe_device_target(device_target: str) -> str:
+def _complaint(device_target: str) -> str | None:
+    """Why a device target is not usable, and what mends it."""
     try:
         path = library.find_library(LIBRARY_TARGETS[device_target])
     except library.LibraryError as error:
         return f"not usable: {error}"
-    return _gpu_complaint(device_target) or _white_list_complaint(path) or "usable"
+    complaint = _white_list_complaint(path)
+    if complaint is None and device_target == "GPU":
+        complaint = _gpu_complaint()
+    return complaint
 
 
-def _gpu_complaint(device_target: str) -> str | None:
-    if device_target != "GPU":
-        return None
+def _gpu_complaint() -> str | None:
     architecture = library.loaded_isa("cuda")
-    return None if architecture.startswith("sm_") else f"not usable: {architecture}"
+    if not architecture.startswith("sm_"):
+        return (
+            f"not usable: {architecture}; nvidia-smi must list a GPU, and name a CUDA version that "
+            "is not older than that of the nvcc which built the library"
+        )
+    started = _run(_START_PROGRAM)
+    if started.returncode == 0:
+        return None
+    reasons, commands = mindspore_gpu.obstacles()
+    complaint = f"not usable: MindSpore does not start it: {'; '.join(reasons) or _reason(started)}"
+    if commands:
+        complaint += f"{_INDENTED}in the shell that starts Python:"
+    return _INDENTED.join([complaint, *commands])
 
 
 def _white_list_complaint(path: Path) -> str | None:
@@ -217,23 +270,17 @@ def _white_list_complaint(path: Path) -> str | None:
     )
 
 
-def _report_self_test() -> int:
+def _report_self_test(device_target: str) -> bool:
     start = time.perf_counter()
-    # In a process of its own: a broken MindSpore may end the process that imports it.
-    command = [sys.executable, "-c", "from ms_deform.doctor import self_test; self_test()"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SELF_TEST_SECONDS)
-    except subprocess.TimeoutExpired:
-        print(f"self-test    FAILED: no answer in {_SELF_TEST_SECONDS} s")
-        return 1
+    done = _run(f"from ms_deform.doctor import self_test; self_test({device_target!r})")
     if done.returncode:
-        print(f"self-test    FAILED (exit status {done.returncode})\n{done.stderr.strip()}")
-        return 1
+        print(f"self-test    FAILED on the {device_target}: {_reason(done)}\n{done.stderr.strip()}")
+        return False
     print(
-        "self-test    ok: forward and every gradient on the CPU, graph mode and PyNative "
-        f"({time.perf_counter() - start:.1f} s with the import of MindSpore)"
+        f"self-test    ok: forward and every gradient on the {device_target}, graph mode and "
+        f"PyNative ({time.perf_counter() - start:.1f} s with the import of MindSpore)"
     )
-    return 0
+    return True
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -107,14 +107,59 @@ def test_doctor_without_library_says_how_to_build_it(tmp_path, monkeypatch):
     assert "self-test    FAILED" in done.stdout
 
 
-@pytest.mark.parametrize("told", ["no CUDA-capable device is detected", "sm_90"])
-def test_doctor_says_whether_there_is_a_gpu(tmp_path, monkeypatch, capsys, told):
-    build_library("cuda", tmp_path, told)
-    monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(tmp_path))
-    doctor.report_device_targets()
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "GPU" in line]
-    usable = told.startswith("sm_")
-    assert line.split(maxsplit=1)[1] == ("usable" if usable else f"not usable: {told}")
+@pytest.fixture
+def gpu_line(tmp_path, monkeypatch, capsys):
+    """A function that gives what doctor tells of a GPU, and on the lines below.
+
+    told: what the library says of the GPU; start: what MindSpore does when it starts.
+    """
+
+    def report(told="sm_90", start=""):
+        build_library("cuda", tmp_path, told)
+        shutil.copy(library.find_library("cpu"), tmp_path)
+        monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(tmp_path))
+        monkeypatch.setattr(doctor, "_START_PROGRAM", start)
+        doctor.report_device_targets()
+        text = capsys.readouterr().out
+        return text.partition("  GPU        ")[2].partition("  Ascend")[0].splitlines()
+
+    return report
+
+
+def test_doctor_finds_a_gpu_usable_that_mindspore_starts(gpu_line):
+    assert gpu_line() == ["usable"]
+
+
+def test_doctor_says_why_the_library_finds_no_gpu(gpu_line):
+    (line,) = gpu_line("no CUDA-capable device is detected")
+    assert line.startswith("not usable: no CUDA-capable device is detected; nvidia-smi must list")
+
+
+def test_doctor_says_what_mindspore_needs_to_start_a_gpu_and_the_commands(gpu_line, monkeypatch):
+    mend = (["one", "two"], ["export A=a", "export B=b"])
+    monkeypatch.setattr(doctor.mindspore_gpu, "obstacles", lambda: mend)
+    assert gpu_line(start="raise RuntimeError('Unsupported device target GPU')") == [
+        "not usable: MindSpore does not start it: one; two",
+        *(f"{'':<13}{line}" for line in ("in the shell that starts Python:", *mend[1])),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (
+            r"raise RuntimeError('\n---\n- No memory:\n---\nno\n\n- C++ Call Stack: x')",
+            "No memory: no",
+        ),
+        ("import os; os._exit(3)", "exit status 3: "),
+    ],
+    ids=["exception", "crash"],
+)
+def test_doctor_gives_the_reason_of_mindspore_where_it_knows_none(
+    gpu_line, monkeypatch, start, reason
+):
+    monkeypatch.setattr(doctor.mindspore_gpu, "obstacles", lambda: ([], []))
+    assert gpu_line(start=start) == [f"not usable: MindSpore does not start it: {reason}"]
 
 
 @pytest.mark.parametrize(
