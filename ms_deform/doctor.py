@@ -216,7 +216,8 @@ def _report_compiler() -> None:
         print(f"{'compiler':<12} only to build libraries: {error}")
     try:
         major, minor = builder.nvcc_version()
-        print(f"{'nvcc':<12} {major}.{minor:<8} {shlex.join(builder.find_nvcc())}")
+        command = shlex.join(builder.find_nvcc())
+        print(f"{'nvcc':<12} {f'{major}.{minor}':<10} {command}, for build --cuda")
     except builder.BuildError as error:
         print(f"{'nvcc':<12} only for GPUs: {error}")
 

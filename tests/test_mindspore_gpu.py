@@ -63,7 +63,7 @@ def test_without_cuda_all_that_is_missing_is_named_at_once(plugin: Path) -> None
         f"it does not find {LIBRARY}",
     ]
     assert [command.split()[0] for command in commands] == [
-        *("mkdir", "printf", "chmod", "export"),
+        *("#", "mkdir", "printf", "chmod", "export"),
         *("pip", "export"),
     ]
 

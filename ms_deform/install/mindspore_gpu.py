@@ -34,8 +34,9 @@ _FOLDERS = (
     *("cublas", "cuda_nvrtc", "cuda_runtime", "cudnn"),
     *("cufft", "curand", "cusolver", "cusparse"),
 )
-# MindSpore asks nvcc for its version and for nothing else.
+# Where there is no toolkit of CUDA 11.
 _WRITE_NVCC = (
+    "# MindSpore asks the nvcc in CUDA_HOME for its version, and for nothing else",
     'mkdir -p "$HOME/cuda-11.8/bin"',
     r"printf '#!/bin/sh\necho Cuda compilation tools, release 11.8, V11.8.89\n' "
     '> "$HOME/cuda-11.8/bin/nvcc"',
