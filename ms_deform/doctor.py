@@ -138,10 +138,11 @@ def _report_device_targets() -> list[str]:
     usable = []
     for device_target in LIBRARY_TARGETS:
         why_not = complaint(device_target)
+        verdict = f"not usable: {why_not}"
         if why_not is None:
             usable.append(device_target)
-            why_not = "usable: forward and every gradient are right, in graph mode and PyNative"
-        print(f"  {device_target:<10} {why_not}")
+            verdict = "usable: forward and every gradient are right, in graph mode and PyNative"
+        print(f"  {device_target:<10} {verdict}")
     print(f"  {'Ascend':<10} " + _INDENTED.join(describe_ascend()))
     return usable
 
@@ -240,7 +241,7 @@ def complaint(device_target: str) -> str | None:
     try:
         path = library.find_library(LIBRARY_TARGETS[device_target])
     except library.LibraryError as error:
-        return f"not usable: {error}"
+        return str(error)
     found = _white_list_complaint(path)
     if found is None and device_target == "GPU":
         found = _gpu_complaint()
@@ -251,14 +252,14 @@ def _gpu_complaint() -> str | None:
     architecture = library.loaded_isa("cuda")
     if not architecture.startswith("sm_"):
         return (
-            f"not usable: {architecture}; nvidia-smi must list a GPU, and a CUDA version of the "
+            f"{architecture}; nvidia-smi must list a GPU, and a CUDA version of the "
             "same major release as the nvcc that built the library, or of a later one"
         )
     started = _run(_START_PROGRAM)
     if started.returncode == 0:
         return None
     reasons, commands = mindspore_gpu.obstacles()
-    told = f"not usable: MindSpore does not start it: {'; '.join(reasons) or _failure(started)}"
+    told = f"MindSpore does not start it: {'; '.join(reasons) or _failure(started)}"
     if commands:
         told += f"{_INDENTED}in the shell that starts Python:"
     return _INDENTED.join([told, *commands])
@@ -266,7 +267,7 @@ def _gpu_complaint() -> str | None:
 
 def _self_test_complaint(device_target: str) -> str | None:
     done = _run(_SELF_TEST_PROGRAM, device_target)
-    return f"not usable: the self-test fails: {_failure(done)}" if done.returncode else None
+    return f"the self-test fails: {_failure(done)}" if done.returncode else None
 
 
 def _white_list_complaint(path: Path) -> str | None:
@@ -275,7 +276,7 @@ def _white_list_complaint(path: Path) -> str | None:
     if allowed is None or Path(allowed).resolve() in path.parents:
         return None
     return (
-        f"not usable: MS_CUSTOM_AOT_WHITE_LIST={allowed} keeps MindSpore from {path}; "
+        f"MS_CUSTOM_AOT_WHITE_LIST={allowed} keeps MindSpore from {path}; "
         f"unset MS_CUSTOM_AOT_WHITE_LIST, or export MS_CUSTOM_AOT_WHITE_LIST={path.parent}"
     )
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+import ms_deform
 from gpu_stand_in import VARIABLE
+from ms_deform import errors
 
 PROGRAM = """
 import sys
@@ -55,3 +58,10 @@ def test_it_is_the_reason_that_the_exception_lacks_on_a_gpu(mode):
     assert "Launch kernel failed" in raised
     assert "packing the weights" not in raised
     assert told == "deform_conv2d: CUDA: packing the weights: invalid configuration argument"
+
+
+def test_an_ascend_tells_none(monkeypatch):
+    monkeypatch.setattr(
+        errors, "get_current_device", lambda: SimpleNamespace(device_target="Ascend")
+    )
+    assert ms_deform.last_error() is None
