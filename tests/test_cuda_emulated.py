@@ -126,8 +126,9 @@ def test_what_cuda_refuses_reaches_the_caller(
     problem = problem_of(Geometry(), "float32")
     del problem["grad_output"]
     monkeypatch.setenv("MS_EMULATION_FAIL", what)
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(RuntimeError, match=message) as raised:
         caller.forward(problem, "float32")
+    assert caller.library.last_error() == str(raised.value)
     monkeypatch.delenv("MS_EMULATION_FAIL")
     caller.forward(problem, "float32")
 
