@@ -11,6 +11,7 @@ from ms_deform._version import __version__
 if TYPE_CHECKING:
     from ms_deform.backends import set_backend
     from ms_deform.determinism import set_deterministic
+    from ms_deform.errors import last_error
     from ms_deform.export.mindir import export_mindir
     from ms_deform.export.onnx import export_onnx
     from ms_deform.memory import release_scratch, scratch_bytes
@@ -29,6 +30,7 @@ __all__ = [
     "deformable_conv2d",
     "export_mindir",
     "export_onnx",
+    "last_error",
     "pack_offset",
     "record_offsets",
     "release_scratch",
@@ -47,6 +49,7 @@ _HOMES = {
     "deformable_conv2d": "ms_deform.port.packed",
     "export_mindir": "ms_deform.export.mindir",
     "export_onnx": "ms_deform.export.onnx",
+    "last_error": "ms_deform.errors",
     "pack_offset": "ms_deform.port.packed",
     "record_offsets": "ms_deform.viz",
     "release_scratch": "ms_deform.memory",

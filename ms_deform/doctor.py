@@ -10,13 +10,12 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ms_deform._version import __version__
-from ms_deform.install import builder, cann, library
+from ms_deform.install import builder, cann, library, mindspore_gpu
 from ms_deform.install.aicpu_operators import FORWARD
 from ms_deform.install.library import LIBRARY_TARGETS
 
@@ -40,7 +39,8 @@ STORED_ANSWER = {
 }
 GEOMETRY = ((2, 1), (1, 2), (1, 2))  # stride, padding, dilation
 
-_SELF_TEST_SECONDS = 300
+_INDENTED = f"\n{'':<13}"  # a line below what is told of a device target
+_SECONDS = 300  # for a process of MindSpore
 
 
 def main() -> int:
@@ -50,8 +50,7 @@ def main() -> int:
     print("libraries")
     for target in builder.TARGETS:
         print(f"  {target:<10} {_describe_library(target)}")
-    report_device_targets()
-    return _report_self_test()
+    return 0 if "CPU" in _report_device_targets() else 1
 
 
 def problem() -> list[np.ndarray]:
@@ -72,8 +71,23 @@ def weighted_sum(values: np.ndarray) -> float:
     return float(np.sum(values.ravel() * np.sin(np.arange(1, 1 + values.size))))
 
 
-def self_test() -> None:
+def self_test(device_target: str) -> None:
     """Runs the problem forward and backward, in both modes, against the stored answer."""
+    import mindspore as ms
+
+    from ms_deform import last_error
+
+    ms.set_device(device_target)
+    try:
+        for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
+            ms.set_context(mode=mode)
+            _compare_with_stored_answer()
+    except RuntimeError as error:
+        # On a GPU it does not say why.
+        raise RuntimeError(last_error() or str(error).strip()) from error
+
+
+def _compare_with_stored_answer() -> None:
     import mindspore as ms
     import numpy as np
 
@@ -90,18 +104,15 @@ def self_test() -> None:
         output = deform_conv2d(input, offset, weight, bias, *GEOMETRY, mask)
         return (output * grad_output).sum(), output
 
-    ms.set_device("CPU")
     tensors = [ms.Tensor(values.astype(np.float32)) for values in problem()]
-    for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
-        ms.set_context(mode=mode)
-        gradient = ms.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True)
-        (_, output), gradients = gradient(*tensors)
-        answer = dict(zip(STORED_ANSWER, (output, *gradients)))
-        for name, expected in STORED_ANSWER.items():
-            got = weighted_sum(answer[name].asnumpy())
-            # Written so that a NaN fails.
-            if not abs(got - expected) <= 1e-4 * max(1.0, abs(expected)):
-                raise ArithmeticError(f"{name}, mode {mode}: got {got}, expected {expected}")
+    gradient = ms.value_and_grad(loss, (0, 1, 2, 3, 4), has_aux=True)
+    (_, output), gradients = gradient(*tensors)
+    answer = dict(zip(STORED_ANSWER, (output, *gradients)))
+    for name, expected in STORED_ANSWER.items():
+        got = weighted_sum(answer[name].asnumpy())
+        # Written so that a NaN fails.
+        if not abs(got - expected) <= 1e-4 * max(1.0, abs(expected)):
+            raise ArithmeticError(f"{name}: got {got}, expected {expected}")
 
 
 def report_versions() -> None:
@@ -121,14 +132,22 @@ def report_versions() -> None:
         print(f"{package:<12} {version:<10} {'ok' if fits else f'not supported: {mend}'}")
 
 
-def report_device_targets() -> None:
+def _report_device_targets() -> list[str]:
+    """Prints what is usable, and returns that, Ascend aside."""
     print("device targets")
+    usable = []
     for device_target in LIBRARY_TARGETS:
-        print(f"  {device_target:<10} {_describe_device_target(device_target)}")
-    print(f"  {'Ascend':<10} " + f"\n{'':<13}".join(_describe_ascend()))
+        why_not = complaint(device_target)
+        verdict = f"not usable: {why_not}"
+        if why_not is None:
+            usable.append(device_target)
+            verdict = "usable: forward and every gradient are right, in graph mode and PyNative"
+        print(f"  {device_target:<10} {verdict}")
+    print(f"  {'Ascend':<10} " + _INDENTED.join(describe_ascend()))
+    return usable
 
 
-def _describe_ascend() -> list[str]:
+def describe_ascend() -> list[str]:
     """The routes that calls would take, and why."""
     soc = _ascend_soc() if cann.opp_path() else ""
     why_not = cann.aclnn_obstacle(soc)
@@ -147,22 +166,47 @@ def _describe_ascend() -> list[str]:
     ]
 
 
-# In a process of its own, as the self-test.
 _SOC_PROGRAM = """
 import mindspore
 from mindspore._c_expression import MSContext
 mindspore.set_device("Ascend")
 print(MSContext.get_instance().get_ascend_soc_version())
 """
+_START_PROGRAM = """
+import mindspore
+mindspore.set_device("GPU")
+mindspore.ops.ones((1,), mindspore.float32).asnumpy()
+"""
+_SELF_TEST_PROGRAM = """
+import sys
+from ms_deform.doctor import self_test
+self_test(sys.argv[1])
+"""
+
+
+def _run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: a broken MindSpore may end the process that imports it."""
+    command = [sys.executable, "-c", program, *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer in {_SECONDS} s")
+
+
+def _failure(done: subprocess.CompletedProcess[str]) -> str:
+    """What a program that failed says: first of all its exception, without the call stack."""
+    raised = [*re.finditer(r"^[\w.]*(?:Error|Exception): ", done.stderr, re.MULTILINE)]
+    reason = f"exit status {done.returncode}"
+    if raised:
+        text = done.stderr[raised[-1].end() :].partition("- C++ Call Stack")[0]
+        # MindSpore rules its messages with dashes, and its log begins lines with a bracket.
+        reason = " ".join(re.findall(r"^(?!-+$|\[)(?:- )?(.+)", text, re.MULTILINE))
+    return f"{reason}\n{done.stderr.strip()}"
 
 
 def _ascend_soc() -> str:
     """The name of the device's SoC, such as Ascend910B4; empty where MindSpore sees none."""
-    command = [sys.executable, "-c", _SOC_PROGRAM]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SELF_TEST_SECONDS)
-    except subprocess.TimeoutExpired:
-        return ""
+    done = _run(_SOC_PROGRAM)
     return "" if done.returncode else done.stdout.strip().rpartition("\n")[2]
 
 
@@ -173,7 +217,8 @@ def _report_compiler() -> None:
         print(f"{'compiler':<12} only to build libraries: {error}")
     try:
         major, minor = builder.nvcc_version()
-        print(f"{'nvcc':<12} {major}.{minor:<8} {shlex.join(builder.find_nvcc())}")
+        command = shlex.join(builder.find_nvcc())
+        print(f"{'nvcc':<12} {f'{major}.{minor}':<10} {command}, for build --cuda")
     except builder.BuildError as error:
         print(f"{'nvcc':<12} only for GPUs: {error}")
 
@@ -191,19 +236,38 @@ def _describe_library(target: str) -> str:
         return str(error)
 
 
-def _describe_device_target(device_target: str) -> str:
+def complaint(device_target: str) -> str | None:
+    """Why the kernels cannot be used on a device target, and what mends it; None if they can."""
     try:
         path = library.find_library(LIBRARY_TARGETS[device_target])
     except library.LibraryError as error:
-        return f"not usable: {error}"
-    return _gpu_complaint(device_target) or _white_list_complaint(path) or "usable"
+        return str(error)
+    found = _white_list_complaint(path)
+    if found is None and device_target == "GPU":
+        found = _gpu_complaint()
+    return found or _self_test_complaint(device_target)
 
 
-def _gpu_complaint(device_target: str) -> str | None:
-    if device_target != "GPU":
-        return None
+def _gpu_complaint() -> str | None:
     architecture = library.loaded_isa("cuda")
-    return None if architecture.startswith("sm_") else f"not usable: {architecture}"
+    if not architecture.startswith("sm_"):
+        return (
+            f"{architecture}; nvidia-smi must list a GPU, and a CUDA version of the "
+            "same major release as the nvcc that built the library, or of a later one"
+        )
+    started = _run(_START_PROGRAM)
+    if started.returncode == 0:
+        return None
+    reasons, commands = mindspore_gpu.obstacles()
+    told = f"MindSpore does not start it: {'; '.join(reasons) or _failure(started)}"
+    if commands:
+        told += f"{_INDENTED}in the shell that starts Python:"
+    return _INDENTED.join([told, *commands])
+
+
+def _self_test_complaint(device_target: str) -> str | None:
+    done = _run(_SELF_TEST_PROGRAM, device_target)
+    return f"the self-test fails: {_failure(done)}" if done.returncode else None
 
 
 def _white_list_complaint(path: Path) -> str | None:
@@ -212,28 +276,9 @@ def _white_list_complaint(path: Path) -> str | None:
     if allowed is None or Path(allowed).resolve() in path.parents:
         return None
     return (
-        f"not usable: MS_CUSTOM_AOT_WHITE_LIST={allowed} keeps MindSpore from {path}; "
+        f"MS_CUSTOM_AOT_WHITE_LIST={allowed} keeps MindSpore from {path}; "
         f"unset MS_CUSTOM_AOT_WHITE_LIST, or export MS_CUSTOM_AOT_WHITE_LIST={path.parent}"
     )
-
-
-def _report_self_test() -> int:
-    start = time.perf_counter()
-    # In a process of its own: a broken MindSpore may end the process that imports it.
-    command = [sys.executable, "-c", "from ms_deform.doctor import self_test; self_test()"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SELF_TEST_SECONDS)
-    except subprocess.TimeoutExpired:
-        print(f"self-test    FAILED: no answer in {_SELF_TEST_SECONDS} s")
-        return 1
-    if done.returncode:
-        print(f"self-test    FAILED (exit status {done.returncode})\n{done.stderr.strip()}")
-        return 1
-    print(
-        "self-test    ok: forward and every gradient on the CPU, graph mode and PyNative "
-        f"({time.perf_counter() - start:.1f} s with the import of MindSpore)"
-    )
-    return 0
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 
-from ms_deform.install.library import find_library, library_path
+from ms_deform.install.library import library_function, library_path
 
 
 def scratch_bytes() -> int:
@@ -33,12 +33,9 @@ def scratch_bytes() -> int:
         >>> ms_deform.scratch_bytes() > 0
         True
     """
-    total = 0
-    for target in _targets_in_use():
-        count = getattr(ctypes.CDLL(str(find_library(target))), f"ms_deform_{target}_scratch_bytes")
-        count.restype = ctypes.c_int64
-        total += count()
-    return total
+    return sum(
+        library_function(target, "scratch_bytes", ctypes.c_int64)() for target in _targets_in_use()
+    )
 
 
 def release_scratch() -> None:
@@ -57,7 +54,7 @@ def release_scratch() -> None:
         0
     """
     for target in _targets_in_use():
-        getattr(ctypes.CDLL(str(find_library(target))), f"ms_deform_{target}_release_scratch")()
+        library_function(target, "release_scratch", None)()
 
 
 def _targets_in_use() -> list[str]:

@@ -46,6 +46,14 @@ def fake_nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return install
 
 
+def toolkit(folder: Path, *programs: str) -> Path:
+    """The folder of a CUDA toolkit, as far as it is looked for."""
+    (folder / "bin").mkdir(parents=True, exist_ok=True)
+    for program in programs:
+        (folder / "bin" / program).touch(0o755)
+    return folder
+
+
 @pytest.mark.long
 def test_every_architecture_compiles_without_a_warning_and_without_many_spills(
     nvcc: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
@@ -100,7 +108,7 @@ def test_without_nvcc_the_message_says_where_one_comes_from(
 ) -> None:
     monkeypatch.delenv("NVCC", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path, "ptxas")))
     monkeypatch.setattr(builder.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(
         builder.BuildError, match=r'none of nvcc, .* in NVCC; .*pip install "nvidia-cuda-nvcc'
@@ -111,11 +119,24 @@ def test_without_nvcc_the_message_says_where_one_comes_from(
 def test_the_toolkit_of_pypi_is_found_with_its_libraries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toolkit = tmp_path / "nvidia" / "cu13"
-    (toolkit / "bin").mkdir(parents=True)
-    (toolkit / "bin" / "nvcc").touch(0o755)
+    wheels = toolkit(tmp_path / "nvidia" / "cu13", "nvcc")
     monkeypatch.delenv("NVCC", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setenv("CUDA_HOME", "/nowhere")
+    monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path / "empty", "ptxas")))
     monkeypatch.setattr(builder.sysconfig, "get_path", lambda name: str(tmp_path))
-    assert builder.find_nvcc() == [str(toolkit / "bin" / "nvcc"), f"-L{toolkit / 'lib'}"]
+    assert builder.find_nvcc() == [str(wheels / "bin" / "nvcc"), f"-L{wheels / 'lib'}"]
+
+
+def test_an_nvcc_that_only_tells_mindspore_a_version_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = toolkit(tmp_path / "home", "nvcc")
+    toolkit(tmp_path / "nvidia" / "cu13", "nvcc")
+    monkeypatch.delenv("NVCC", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("CUDA_HOME", str(home))
+    monkeypatch.setattr(builder.sysconfig, "get_path", lambda name: str(tmp_path))
+    nvcc = str(home / "bin" / "nvcc")
+    assert builder.find_nvcc()[0] != nvcc
+    toolkit(home, "ptxas")
+    assert builder.find_nvcc() == [nvcc]

@@ -6,6 +6,7 @@ test_kernel_answers.py and others prove their answers as those of every other li
 
 from __future__ import annotations
 
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from aot_caller import AotCaller, HostMemory
 from benchmark.aot_library import AotLibrary
-from cuda_emulation import build_emulated
+from cuda_emulation import build_emulated, build_meetings
 from element_types import ELEMENT_BYTES
 from geometries import CUDA_BLOCKS, GRID, Geometry
 from kernel_driver import Driver, build_driver
@@ -100,6 +101,11 @@ def test_a_deterministic_gradient_is_as_exact_at_any_scale(
     assert np.array_equal(scaled, exact * factor)
 
 
+@pytest.mark.parametrize("optimisation", ["-O0", "-O2", "-O3"])
+def test_threads_meet_however_the_emulation_is_compiled(tmp_path: Path, optimisation: str) -> None:
+    subprocess.run([build_meetings(tmp_path, [optimisation])], check=True, timeout=60)
+
+
 @pytest.mark.long
 def test_random_and_hostile_calls_are_clean_under_sanitizers(tmp_path: Path) -> None:
     library = build_emulated(tmp_path, SANITIZERS)
@@ -120,8 +126,9 @@ def test_what_cuda_refuses_reaches_the_caller(
     problem = problem_of(Geometry(), "float32")
     del problem["grad_output"]
     monkeypatch.setenv("MS_EMULATION_FAIL", what)
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(RuntimeError, match=message) as raised:
         caller.forward(problem, "float32")
+    assert caller.library.last_error() == str(raised.value)
     monkeypatch.delenv("MS_EMULATION_FAIL")
     caller.forward(problem, "float32")
 

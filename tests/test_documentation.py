@@ -38,6 +38,7 @@ SECTIONS = {
     "deformable_conv2d": _FUNCTION,
     "export_mindir": _FUNCTION,
     "export_onnx": _FUNCTION,
+    "last_error": ("Returns", "Raises", "Supported Platforms", "Examples"),
     "pack_offset": _FUNCTION,
     "unpack_offset": _FUNCTION,
     "record_offsets": _FUNCTION,

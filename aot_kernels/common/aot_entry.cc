@@ -6,10 +6,12 @@
 // serves every combination of optional ones; an absent mask or bias is a placeholder of one element
 // that is never read.
 #include <cstring>
+#include <exception>
 
 #include "common/aot_extra.h"
 #include "common/calls.h"
 #include "common/fail.h"
+#include "common/last_error.h"
 #include "common/library_info.h"
 
 namespace ms_deform {
@@ -152,13 +154,18 @@ using ms_deform::Shape;
 using ms_deform::TypeId;
 
 // An operator: reads its call and has one of the backend's kernels run it.
-#define MS_DEFORM_OPERATOR(name, read, kernel)                                                   \
-  MS_DEFORM_EXPORT int name(int count, void** tensors, int* ranks, int64_t** shapes,             \
-                            const char** dtypes, void* stream, void* extra) {                    \
-    const auto call =                                                                            \
-        ms_deform::read({count, tensors, ranks, shapes, dtypes, static_cast<AotExtra*>(extra)}); \
-    ms_deform::KernelsFor(call.dtype).kernel(call, stream);                                      \
-    return 0;                                                                                    \
+#define MS_DEFORM_OPERATOR(name, read, kernel)                                                     \
+  MS_DEFORM_EXPORT int name(int count, void** tensors, int* ranks, int64_t** shapes,               \
+                            const char** dtypes, void* stream, void* extra) {                      \
+    try {                                                                                          \
+      const auto call =                                                                            \
+          ms_deform::read({count, tensors, ranks, shapes, dtypes, static_cast<AotExtra*>(extra)}); \
+      ms_deform::KernelsFor(call.dtype).kernel(call, stream);                                      \
+      return 0;                                                                                    \
+    } catch (const std::exception& error) {                                                        \
+      ms_deform::KeepError(error.what());                                                          \
+      throw;                                                                                       \
+    }                                                                                              \
   }
 
 MS_DEFORM_OPERATOR(MsDeformForward, ReadForward, forward)

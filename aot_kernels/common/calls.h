@@ -52,7 +52,7 @@ struct BackwardBiasCall {
 };
 
 // Kernels for one instruction set or dtype. `stream` is MindSpore's: the CUDA stream, on which all
-// work is queued; a CPU has none. Failures are exceptions; their text reaches the user.
+// work is queued; a CPU has none. Failures are exceptions: see common/last_error.h for their text.
 struct Kernels {
   void (*forward)(const ForwardCall&, void* stream);
   void (*backward_input)(const BackwardInputCall&, void* stream);

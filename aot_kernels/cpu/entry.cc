@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CPU backend: the choice of the instruction set, and scratch from Python.
+// The CPU backend: the choice of the instruction set, and what Python asks for.
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
 
 #include "common/calls.h"
+#include "common/last_error.h"
 #include "common/library_info.h"
 #include "cpu/scratch.h"
 
@@ -90,6 +91,8 @@ MS_DEFORM_EXPORT const char* ms_deform_cpu_isa() {
     return text.c_str();
   }
 }
+
+MS_DEFORM_EXPORT const char* ms_deform_cpu_last_error() { return ms_deform::LastError(); }
 
 MS_DEFORM_EXPORT int64_t ms_deform_cpu_scratch_bytes() { return ms_deform::ScratchBytes(); }
 

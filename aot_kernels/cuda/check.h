@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// CUDA's errors as exceptions, whose text reaches the user.
+// CUDA's errors as exceptions.
 #ifndef MS_DEFORM_CUDA_CHECK_H_
 #define MS_DEFORM_CUDA_CHECK_H_
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA backend: the choice of the dtype, and scratch from Python.
+// The CUDA backend: the choice of the dtype, and what Python asks for.
 #include <stdexcept>
 #include <string>
 
 #include "common/calls.h"
+#include "common/last_error.h"
 #include "common/library_info.h"
 #include "cuda/device_info.h"
 #include "cuda/scratch.h"
@@ -38,6 +39,8 @@ MS_DEFORM_EXPORT const char* ms_deform_cuda_isa() {
   }();
   return text.c_str();
 }
+
+MS_DEFORM_EXPORT const char* ms_deform_cuda_last_error() { return ms_deform::LastError(); }
 
 MS_DEFORM_EXPORT int64_t ms_deform_cuda_scratch_bytes() { return ms_deform::cuda::ScratchBytes(); }
 

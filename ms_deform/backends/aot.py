@@ -122,7 +122,8 @@ def refuse_second_order(
 ) -> None:
     raise NotImplementedError(
         "deform_conv2d: gradients of its gradients are not implemented; take first-order "
-        "gradients only"
+        "gradients only. If this is one, an exception had stopped a gradient in PyNative mode "
+        "before, and MindSpore took this one for a part of it: call it again, which is now right"
     )
 
 

@@ -169,7 +169,9 @@ def compiler_machine() -> str:
 def find_nvcc() -> list[str]:
     """nvcc's command: NVCC, or that on the PATH, in CUDA_HOME, /usr/local/cuda, PyPI's wheels."""
     wheels = Path(sysconfig.get_path("purelib"), "nvidia", "cu13")
-    toolkits = (os.environ.get("CUDA_HOME") or "/usr/local/cuda", wheels)
+    home = os.environ.get("CUDA_HOME", "")
+    # It may hold an nvcc that only tells MindSpore a version: see install/mindspore_gpu.py.
+    toolkits = (home if Path(home, "bin", "ptxas").exists() else "/usr/local/cuda", wheels)
     places = ["nvcc", *(f"{toolkit}/bin/nvcc" for toolkit in toolkits)]
     candidates = (
         [shlex.split(os.environ["NVCC"])] if "NVCC" in os.environ else [[p] for p in places]
@@ -187,11 +189,16 @@ def find_nvcc() -> list[str]:
 
 
 def nvcc_version() -> tuple[int, int]:
-    """nvcc's release, such as (13, 0)."""
-    told = run([*find_nvcc(), "--version"])
+    """The release of `find_nvcc`, such as (13, 0)."""
+    return nvcc_release(find_nvcc())
+
+
+def nvcc_release(nvcc: list[str]) -> tuple[int, int]:
+    """The release that an nvcc says it is of."""
+    told = run([*nvcc, "--version"])
     found = re.search(r"release (\d+)\.(\d+)", told)
     if found is None:
-        raise BuildError(f"ms_deform: {shlex.join(find_nvcc())} is not an nvcc: {told.strip()}")
+        raise BuildError(f"ms_deform: {shlex.join(nvcc)} is not an nvcc: {told.strip()}")
     return int(found[1]), int(found[2])
 
 

@@ -9,9 +9,11 @@ import platform
 import re
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ms_deform._version import __version__
 
@@ -111,9 +113,18 @@ def read_info(path: Path) -> LibraryInfo:
 
 def loaded_isa(target: str) -> str:
     """The instruction set or GPU that the target's library runs on here, or why there is none."""
-    choose = getattr(ctypes.CDLL(str(find_library(target))), f"ms_deform_{target}_isa")
-    choose.restype = ctypes.c_char_p
-    return choose().decode()
+    return library_function(target, "isa", ctypes.c_char_p)().decode()
+
+
+def library_function(target: str, name: str, returns: type | None) -> Callable[[], Any]:
+    """What the target's library has for Python under a name.
+
+    Raises:
+        LibraryError: If the library is missing or must not be used.
+    """
+    function = getattr(ctypes.CDLL(str(find_library(target))), f"ms_deform_{target}_{name}")
+    function.restype = returns
+    return function
 
 
 @cache

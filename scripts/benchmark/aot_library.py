@@ -39,6 +39,9 @@ class AotLibrary:
     def isa(self) -> str:
         return self._own("isa", ctypes.c_char_p)().decode()
 
+    def last_error(self) -> str:
+        return self._own("last_error", ctypes.c_char_p)().decode()
+
     def scratch_bytes(self) -> int:
         return self._own("scratch_bytes", ctypes.c_int64)()
 
