@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -183,6 +184,47 @@ def test_a_gpu_is_timed_beside_torchvision_on_it(tmp_path, emulated_cuda, monkey
         assert entry["bytes"] == 4 * copying
         expected = 4 * copying / 1e5 / (1e-3 * entry["milliseconds"]["ms_deform"])
         assert entry["roof_share"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("host_cycles", "queues"),
+    [(0.9e6, [1]), (3.5e6, [1, 2, 4]), (1e9, [1, 2, 4, 8, 16, 32, 64])],
+)
+def test_a_gpu_idles_until_the_call_is_queued_so_that_the_hosts_time_does_not_count(
+    monkeypatch, host_cycles, queues
+):
+    from benchmark import cuda
+
+    slept = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            pass
+
+        def record(self):
+            pass
+
+        def query(self):
+            return slept[-1] < host_cycles
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return 250
+
+    class Call(cuda.OnGpu):
+        def __init__(self):
+            pass
+
+        def __call__(self):
+            pass
+
+    gpu = SimpleNamespace(Event=Event, _sleep=slept.append)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=gpu))
+    monkeypatch.setattr(cuda, "_cache_filler", lambda: SimpleNamespace(zero_=lambda: None))
+    assert Call().seconds() == 0.25
+    assert slept == [1_000_000 * queue for queue in queues]
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gpu_proof import table
-from gpu_proof.parts import parts_for
+from gpu_proof.parts import PARTS, parts_for
 from gpu_proof.run import run_parts
 
 # Where a toolkit's programs are that are often not on the PATH; the newest of a pattern.
-TOOL_FOLDERS = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute/*")
+TOOL_FOLDERS = ("/usr/local/cuda/bin", "/usr/local/nvidia/bin", "/opt/nvidia/nsight-compute/*")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,7 +37,14 @@ def parse_arguments() -> argparse.Namespace:
     add("folder", nargs="?", type=Path, default=Path("gpu_proof"), help="(default: %(default)s)")
     add("--rows", nargs="+", metavar="ROW", help="as of scripts/benchmark.py (default: all)")
     add("--wheels", type=Path, metavar="DIR", help="with .whl files of packages that are missing")
-    return parser.parse_args()
+    names = [part.name for part in PARTS]
+    add("--parts", default=",".join(names), help="(default: %(default)s); card and build always")
+    options = parser.parse_args()
+    options.parts = options.parts.split(",")
+    unknown = set(options.parts) - set(names)
+    if unknown:
+        parser.error(f"--parts: no {', '.join(unknown)}, only {', '.join(names)}")
+    return options
 
 
 def set_environment(scratch: Path) -> None:

@@ -172,7 +172,7 @@ def named(launches: list[Report], calls: list[Report]) -> list[Report]:
 
 
 def plot(work: Work) -> None:
-    reports = work.reports["benchmark"].get("reports")
+    reports = work.reports.get("benchmark", {}).get("reports")
     if not reports:
         raise LeftOut("nothing was timed")
     try:
@@ -195,4 +195,5 @@ PARTS = [
 
 
 def parts_for(options: Namespace) -> list[Part]:
-    return [*([Part("wheels", 10, wheels)] if options.wheels else []), *PARTS]
+    brought = [Part("wheels", 10, wheels)] if options.wheels else []
+    return [*brought, *(part for part in PARTS if part.name in ("card", "build", *options.parts))]
