@@ -129,7 +129,9 @@ def _instances(needed: set[str]) -> str:
     readable = subprocess.run(
         ["c++filt"], input="\n".join(sorted(needed)), check=True, capture_output=True, text=True
     )
-    instances = [f"template {line};" for line in readable.stdout.splitlines() if wanted.fullmatch(line)]
+    instances = [
+        f"template {line};" for line in readable.stdout.splitlines() if wanted.fullmatch(line)
+    ]
     return "\n".join(['#include "cuda_ops.h"', *instances, ""])
 
 
