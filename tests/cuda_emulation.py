@@ -59,3 +59,49 @@ def build_emulated(folder: Path, flags: Sequence[str] = ()) -> Path:
     link = [*find_compiler(), "-shared", *flags, *objects, "-o", library]
     subprocess.run(link, check=True)
     return library
+
+
+# Threads of a block that meet at barriers, and lanes that read each other, in turns.
+_MEETINGS = """
+#include "cuda/device.h"
+
+struct Arguments {
+  int* sums;  // of every thread
+};
+
+static void Meet(Arguments arguments) {
+  auto& values = ms_deform::cuda::SharedMemory<int[64]>();
+  const int thread = static_cast<int>(threadIdx.x);
+  int sum = 0;
+  for (int turn = 0; turn < 3; ++turn) {
+    values[thread] = thread + turn;
+    __syncthreads();
+    sum += values[(thread + 1) % 64] + __shfl_xor_sync(0xffffffffu, thread, 1);
+    __syncthreads();
+  }
+  arguments.sums[thread] = sum;
+}
+
+int main() {
+  int sums[64] = {};
+  ms_deform::cuda::Launch(Meet, 1, 64, sizeof(int[64]), nullptr, Arguments{sums});
+  for (int thread = 0; thread < 64; ++thread) {
+    if (sums[thread] != 3 * ((thread + 1) % 64 + (thread ^ 1)) + 3) {
+      return 1;
+    }
+  }
+  return 0;
+}
+"""
+
+
+def build_meetings(folder: Path, flags: Sequence[str]) -> Path:
+    """A program on the emulation, which ends with 0 if its threads have met."""
+    source = folder / "meetings.cc"
+    source.write_text(_MEETINGS)
+    program = folder / "meetings"
+    includes = [f"-I{EMULATION}", f"-I{kernel_sources()}"]
+    sources = [source, EMULATION / "emulation.cc"]
+    command = [*find_compiler(), *_FLAGS, *flags, *includes, *sources, "-o", program]
+    subprocess.run(command, check=True)
+    return program

@@ -121,6 +121,8 @@ GRID = {
 CUDA_BLOCKS = {
     "64 channels to 64": Geometry(batch=1, channels_in=64, channels_out=64, size=(3, 9)),
     "136 channels to 129": Geometry(batch=1, channels_in=136, channels_out=129, size=(3, 9)),
+    "16 channels to 255": Geometry(batch=1, channels_in=16, channels_out=255, size=(3, 9)),
+    "16 channels to 257": Geometry(batch=1, channels_in=16, channels_out=257, size=(3, 9)),
     "72 channels to 65, no mask": Geometry(
         batch=1, channels_in=72, channels_out=65, size=(8, 9), kernel=(1, 1), use_mask=False
     ),

@@ -6,6 +6,7 @@ test_kernel_answers.py and others prove their answers as those of every other li
 
 from __future__ import annotations
 
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from aot_caller import AotCaller, HostMemory
 from benchmark.aot_library import AotLibrary
-from cuda_emulation import build_emulated
+from cuda_emulation import build_emulated, build_meetings
 from element_types import ELEMENT_BYTES
 from geometries import CUDA_BLOCKS, GRID, Geometry
 from kernel_driver import Driver, build_driver
@@ -98,6 +99,11 @@ def test_a_deterministic_gradient_is_as_exact_at_any_scale(
     factor = 2.0 ** np.round(np.log2(scale))
     scaled = caller.gradients(problem, grad_output * factor, dtype, deterministic=True).input
     assert np.array_equal(scaled, exact * factor)
+
+
+@pytest.mark.parametrize("optimisation", ["-O0", "-O2", "-O3"])
+def test_threads_meet_however_the_emulation_is_compiled(tmp_path: Path, optimisation: str) -> None:
+    subprocess.run([build_meetings(tmp_path, [optimisation])], check=True, timeout=60)
 
 
 @pytest.mark.long

@@ -5,7 +5,7 @@
 // all pixels, samples again and multiplies. The shares' sums are added up in a fixed order.
 //
 // Device memory beside the tensors: the slabs of a pass of images and the sums of the shares, each
-// of which has the weight's size; there are more than one of them only up to kPassBytes.
+// of which has the weight's size.
 #ifndef MS_DEFORM_CUDA_BACKWARD_WEIGHT_H_
 #define MS_DEFORM_CUDA_BACKWARD_WEIGHT_H_
 
@@ -79,50 +79,55 @@ class BackwardWeightLoader {
   __device__ BackwardWeightLoader(const BackwardWeightArguments<T>& arguments,
                                   const BackwardWeightTile& tile, const PixelRun& run,
                                   const PlanEntry<Compute<T>>* plan)
-      : g_(arguments.g),
-        segments_(arguments.segments),
-        slab_(arguments.pass.slabs + SlabStart(g_, arguments.pass, run.image)),
-        tile_(tile),
-        run_(run),
-        grad_output_(MatrixOf(g_, arguments.grad_output, run.image, tile.group)),
-        samples_(arguments.g, plan) {}
+      : grad_output_(MatrixOf(arguments.g, arguments.grad_output, run.image, tile.group),
+                     static_cast<int32_t>(tile.output), run.pixel),
+        samples_(arguments.pass.distances, plan) {
+    const Geometry& g = arguments.g;
+    const Segments& segments = arguments.segments;
+    const T* slab = arguments.pass.slabs + SlabStart(g, arguments.pass, run.image);
+#pragma unroll
+    for (int part = 0; part < Samples::kParts; ++part) {
+      const int32_t column = tile.column + Samples::Share::Column() + part * kLanes;
+      const int32_t row = column / segments.channels;
+      const int32_t plan_row = row - tile.column / segments.channels;
+      entries_[part] = column < GroupColumns(g) ? plan_row * run.pixels : kNoEntry;
+      slabs_[part] = slab + FirstChannel(g, segments, tile.group, row) + column % segments.channels;
+    }
+  }
 
-  __device__ void Fetch(int step) {
-    grad_loader_.Fetch(grad_output_, tile_.output, run_.pixel + int64_t{step} * kStep<T>);
-    samples_.Fetch([&](int pixel, int column) {
-      return Find(step * kStep<T> + pixel, tile_.column + column);
-    });
+  __device__ void Fetch() {
+    grad_output_.Fetch();
+#pragma unroll
+    for (int part = 0; part < Samples::kParts; ++part) {
+#pragma unroll
+      for (int i = 0; i < Samples::Share::kCount; ++i) {
+        samples_.Fetch(i, part, entries_[part] + Samples::Share::Row(i), slabs_[part]);
+      }
+      entries_[part] += kStep<T>;
+    }
   }
 
   __device__ void Place(Stage<T, kRows, Order::kByColumn>* stage) const {
-    grad_loader_.Place(stage->a, kStepPitch<T>);
+    grad_output_.Place(stage->a, kStepPitch<T>);
     samples_.Place(stage->b, kColumnPitch<T>);
   }
 
  private:
-  // pixel: of the run.
-  __device__ SampleAt<T> Find(int pixel, int32_t column) const {
-    const int32_t row = column / segments_.channels;
-    const int32_t plan_row = row - tile_.column / segments_.channels;
-    const int64_t channel =
-        FirstChannel(g_, segments_, tile_.group, row) + column % segments_.channels;
-    const int32_t entry = plan_row * run_.pixels + pixel;
-    return {column < GroupColumns(g_) ? entry : -1, slab_ + channel};
-  }
+  using Samples = SampleLoader<T, kStep<T>, kColumns, kThreads<kRows>, kLanes>;
+  // Stays below 0 whatever is added for the pixels of a run.
+  static constexpr int32_t kNoEntry = -2 * kWeightPlan<T>;
 
-  const Geometry& g_;
-  const Segments& segments_;
-  const T* slab_;
-  const BackwardWeightTile& tile_;
-  const PixelRun& run_;
-  Matrix<T> grad_output_;
-  TileLoader<T, kRows, kStep<T>, kThreads<kRows>> grad_loader_;
-  SampleLoader<T, kStep<T>, kColumns, kThreads<kRows>, kLanes> samples_;
+  TileLoader<T, kRows, kStep<T>, kThreads<kRows>, Along::kColumns> grad_output_;
+  Samples samples_;
+  int32_t entries_[Samples::kParts];  // of the step's first pixel
+  const T* slabs_[Samples::kParts];
 };
 
 template <typename T, int kRows, int kLanes>
 MS_DEFORM_KERNEL(kThreads<kRows>, (kBlocks<T, kRows, kLanes>))
 BackwardWeightKernel(BackwardWeightArguments<T> arguments) {
+  static_assert(kRows <= 128 || sizeof(BackwardWeightShared<T, kRows>) <= kSharedOfTallest,
+                "it is asked for");
   auto& shared = SharedMemory<BackwardWeightShared<T, kRows>>();
   const Geometry& g = arguments.g;
   const Segments& segments = arguments.segments;
@@ -135,7 +140,7 @@ BackwardWeightKernel(BackwardWeightArguments<T> arguments) {
     const int32_t first_row = tile.column / segments.channels;
     const int32_t rows = (end_column - 1) / segments.channels - first_row + 1;
     const int32_t plan_steps = kWeightPlan<T> / (rows * kStep<T>);
-    WarpProduct<T, Order::kByColumn> product;
+    WarpProduct<T, Order::kByColumn, kRows> product;
     product.Clear();
     int64_t step = all_steps * tile.share / arguments.shares;
     const int64_t end = all_steps * (tile.share + 1) / arguments.shares;
@@ -148,7 +153,8 @@ BackwardWeightKernel(BackwardWeightArguments<T> arguments) {
       for (int i = threadIdx.x; i < rows * run.pixels; i += kThreads<kRows>) {
         const PlanRow row =
             MakePlanRow(g, segments, run.image, tile.group, first_row + i / run.pixels);
-        shared.loop.plan[i] = MakePlanEntry(g, arguments.sampling, row, run.pixel + i % run.pixels);
+        const int32_t pixel = run.pixel + i % run.pixels;
+        shared.loop.plan[i] = ForValue(g, MakePlanEntry(g, arguments.sampling, row, pixel));
       }
       __syncthreads();
       BackwardWeightLoader<T, kRows, kLanes> loader(arguments, tile, run, shared.loop.plan);
@@ -197,16 +203,23 @@ AddSharesKernel(AddShares<T> add) {
   }
 }
 
-// Enough blocks for every multiprocessor, as long as each has some steps to do and the sums fit.
+// How the pixels of a pass are shared out.
+struct PixelShares {
+  int64_t images;  // of a pass
+  int64_t count;
+};
+
+// Enough blocks for every multiprocessor, as long as each has some steps to do, and their sums take
+// a quarter of the scratch at most: the images of a pass make for steps.
 template <typename T>
-static inline int64_t ChooseShares(const Geometry& g, int64_t images, int64_t tiles) {
+static inline PixelShares SharePixels(const Geometry& g, int64_t tiles, int64_t share_bytes) {
   constexpr int64_t kBlocksOfMultiprocessor = 4;
   constexpr int64_t kStepsOfShare = 16;
-  const int64_t bytes = g.out_channels * GroupColumns(g) * static_cast<int64_t>(sizeof(Compute<T>));
   const int64_t by_blocks = CeilDivide(kBlocksOfMultiprocessor * Multiprocessors(), tiles);
+  const int64_t most = Maximum(1, Minimum(by_blocks, kScratchBytes / 4 / share_bytes));
+  const int64_t images = ImagesOfPass(g, sizeof(T), most * share_bytes);
   const int64_t by_steps = images * CeilDivide(g.out_pixels, kStep<T>) / kStepsOfShare;
-  const int64_t by_bytes = kPassBytes / bytes;
-  return Maximum(1, Minimum(by_blocks, Minimum(by_steps, by_bytes)));
+  return {images, Maximum(1, Minimum(most, by_steps))};
 }
 
 template <typename T, int kRows, int kLanes>
@@ -214,28 +227,30 @@ static void RunBackwardWeightWith(const BackwardWeightCall& call, const Segments
                                   cudaStream_t stream) {
   const Geometry& g = call.geometry;
   const int64_t size = g.out_channels * GroupColumns(g);
-  const ImageSlabs<T> slabs(g, 0, stream);
+  const int64_t share_bytes = size * int64_t{sizeof(Compute<T>)};
   const int64_t tiles = BackwardWeightTiles<kRows>(g);
-  const int64_t shares = ChooseShares<T>(g, slabs.capacity(), tiles);
-  const Scratch sums(stream, shares * size * static_cast<int64_t>(sizeof(Compute<T>)));
+  const PixelShares shares = SharePixels<T>(g, tiles, share_bytes);
+  const Scratch sums(stream, shares.count * share_bytes);
+  const ImageSlabs<T> slabs(g, shares.images, stream);
   BackwardWeightArguments<T> arguments;
   arguments.g = g;
   arguments.segments = segments;
   arguments.sampling = SamplingOf<T>(g, call.inputs);
-  arguments.shares = shares;
+  arguments.shares = shares.count;
   arguments.grad_output = GradOutputOf<T>(g, call.grad_output);
   arguments.sums = sums.As<Compute<T>>();
   slabs.ForEachPass(call.inputs.input, [&](const Pass<T>& pass) {
     arguments.pass = pass;
     arguments.adds = pass.first_image > 0;
     LaunchBlocks(BackwardWeightKernel<T, kRows, kLanes>,
-                 {tiles * shares, kThreads<kRows>, sizeof(BackwardWeightShared<T, kRows>),
+                 {tiles * shares.count, kThreads<kRows>, sizeof(BackwardWeightShared<T, kRows>),
                   "gradient of weight"},
                  arguments, stream);
   });
   LaunchElements(
       AddSharesKernel<T>, size, "adding up the gradient of weight",
-      AddShares<T>{g, segments, shares, arguments.sums, static_cast<T*>(call.grad_weight)}, stream);
+      AddShares<T>{g, segments, shares.count, arguments.sums, static_cast<T*>(call.grad_weight)},
+      stream);
 }
 
 template <typename T>
@@ -247,7 +262,7 @@ static void RunBackwardWeight(const BackwardWeightCall& call, cudaStream_t strea
     return;
   }
   const Segments segments = MakeSegments(g);
-  WithTileShape<T>(g.group_out_channels, segments.channels, [&](auto shape) {
+  WithTileShape<T, 256>(g.group_out_channels, segments.channels, [&](auto shape) {
     using Shape = decltype(shape);
     RunBackwardWeightWith<T, Shape::kRows, Shape::kLanes>(call, segments, stream);
   });

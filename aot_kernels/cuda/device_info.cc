@@ -23,6 +23,8 @@ int CurrentDevice() {
 
 int64_t Multiprocessors() { return Attribute(cudaDevAttrMultiProcessorCount); }
 
+int64_t SharedMemoryOfBlock() { return Attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
+
 std::string Architecture() {
   return "sm_" + std::to_string(Attribute(cudaDevAttrComputeCapabilityMajor)) +
          std::to_string(Attribute(cudaDevAttrComputeCapabilityMinor));

@@ -11,7 +11,8 @@ namespace cuda {
 
 int CurrentDevice();
 int64_t Multiprocessors();
-std::string Architecture();  // such as sm_90
+int64_t SharedMemoryOfBlock();  // bytes, of a block that asks for as much as it can
+std::string Architecture();     // such as sm_90
 
 }  // namespace cuda
 }  // namespace ms_deform

@@ -89,10 +89,11 @@ MS_DEFORM_DEVICE PlanEntry<Compute<T>> MakePlanEntry(const Geometry& g, const Sa
   return {point.fraction_y, point.fraction_x, mask, MarkedPixel(at, point.inside)};
 }
 
-// Where an entry's value is read.
+// The same for those that need the value alone: outside of a point's value they read zeros.
 template <typename Real>
-MS_DEFORM_DEVICE int32_t ValuePixel(const Geometry& g, const PlanEntry<Real>& entry) {
-  return HasValue(entry) ? CornerPixel(entry) : OutsidePixel(g);
+MS_DEFORM_DEVICE PlanEntry<Real> ForValue(const Geometry& g, const PlanEntry<Real>& entry) {
+  return {entry.fraction_y, entry.fraction_x, entry.mask,
+          HasValue(entry) ? entry.marked_pixel : OutsidePixel(g)};
 }
 
 // Of neighbouring channels.
@@ -101,11 +102,22 @@ struct CornerPacks {
   Pack<T, kLanes> corner[kCorners];
 };
 
-// `at` points to the wanted channels of the top left corner in a slab of `channels`.
+// The distances of the corners from the top left one, in elements of a slab. A kernel finds them
+// among its arguments, where an address costs no register.
+struct CornerDistances {
+  int64_t row;
+  int32_t pixel;
+};
+
+static inline CornerDistances DistancesOf(const Geometry& g) {
+  return {SlabWidth(g) * g.in_channels, static_cast<int32_t>(g.in_channels)};
+}
+
+// `at` points to the wanted channels of the top left corner.
 template <int kLanes, typename T>
-MS_DEFORM_DEVICE CornerPacks<T, kLanes> LoadCorners(const Geometry& g, const T* at) {
-  const int64_t row = SlabWidth(g) * g.in_channels;
-  const T* const corners[kCorners] = {at, at + g.in_channels, at + row, at + row + g.in_channels};
+MS_DEFORM_DEVICE CornerPacks<T, kLanes> LoadCorners(const CornerDistances& distances, const T* at) {
+  const T* const below = at + distances.row;
+  const T* const corners[kCorners] = {at, at + distances.pixel, below, below + distances.pixel};
   CornerPacks<T, kLanes> packs;
 #pragma unroll
   for (int i = 0; i < kCorners; ++i) {
@@ -114,26 +126,22 @@ MS_DEFORM_DEVICE CornerPacks<T, kLanes> LoadCorners(const Geometry& g, const T* 
   return packs;
 }
 
-// Some samples: of neighbouring channels, through one entry of the plan, -1 for samples of 0.
-template <typename T>
-struct SampleAt {
-  int32_t entry;
-  const T* slab;  // of the image, from the first of the channels on
-};
-
 // Samples of a thread on their way to shared memory: Fetch starts the loads of the corners, Place
 // interpolates.
 template <typename T, int kLanes, int kSamples>
 class SampleRegisters {
  public:
-  __device__ SampleRegisters(const Geometry& g, const PlanEntry<Compute<T>>* plan)
-      : g_(g), plan_(plan) {}
+  // plan: of entries for values, see ForValue.
+  __device__ SampleRegisters(const CornerDistances& distances, const PlanEntry<Compute<T>>* plan)
+      : distances_(distances), plan_(plan) {}
 
-  __device__ void Fetch(int index, const SampleAt<T>& at) {
-    entries_[index] = at.entry;
-    if (at.entry >= 0) {
-      const int64_t pixel = ValuePixel(g_, plan_[at.entry]);
-      corners_[index] = LoadCorners<kLanes>(g_, at.slab + pixel * g_.in_channels);
+  // Sample `index` of neighbouring channels: `entry` of the plan, -1 for 0; slab: of the image,
+  // from the first of the channels on.
+  __device__ void Fetch(int index, int32_t entry, const T* slab) {
+    entries_[index] = entry;
+    if (entry >= 0) {
+      const int64_t corner = int64_t{plan_[entry].marked_pixel} * distances_.pixel;
+      corners_[index] = LoadCorners<kLanes>(distances_, slab + corner);
     }
   }
 
@@ -145,63 +153,55 @@ class SampleRegisters {
       CornerWeights(entry.fraction_y, entry.fraction_x, weights);
 #pragma unroll
       for (int i = 0; i < kCorners; ++i) {
-        weights[i] *= entry.mask;
+        Compute<T> values[kLanes];
+        LoadLanes<kLanes>(corners_[index].corner[i].values, values);
 #pragma unroll
         for (int lane = 0; lane < kLanes; ++lane) {
-          sums[lane] += weights[i] * LoadOnDevice(corners_[index].corner[i].values[lane]);
+          sums[lane] += entry.mask * weights[i] * values[lane];
         }
       }
     }
-#pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) {
-      StoreOnDevice(sums[lane], samples + lane);
-    }
+    StoreLanes<kLanes>(sums, samples);
   }
 
  private:
-  const Geometry& g_;
+  const CornerDistances& distances_;
   const PlanEntry<Compute<T>>* plan_;
   int32_t entries_[kSamples];
   CornerPacks<T, kLanes> corners_[kSamples];
 };
 
-// The threads' shares of a tile [kTileRows, kTileColumns] of samples, kLanes neighbouring columns
-// at a time.
+// The threads' shares of a tile [kTileRows, kTileColumns] of samples; a thread's vectors are loaded
+// in parts of kLanes neighbouring columns.
 template <typename T, int kTileRows, int kTileColumns, int kBlockThreads, int kLanes>
 class SampleLoader {
  public:
-  __device__ SampleLoader(const Geometry& g, const PlanEntry<Compute<T>>* plan)
-      : samples_(g, plan) {}
-
-  // find(row, column) gives the SampleAt of a place of the tile.
-  template <typename Find>
-  __device__ void Fetch(const Find& find) {
-#pragma unroll
-    for (int i = 0; i < Share::kCount; ++i) {
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        samples_.Fetch(i * kParts + part, find(Share::Row(i), Share::Column(i) + part * kLanes));
-      }
-    }
-  }
-
-  __device__ void Place(T* to, int pitch) const {
-#pragma unroll
-    for (int i = 0; i < Share::kCount; ++i) {
-      Pack<T, kVector<T>> samples;
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        samples_.Place(i * kParts + part, samples.values + part * kLanes);
-      }
-      *reinterpret_cast<Pack<T, kVector<T>>*>(to + Share::Row(i) * pitch + Share::Column(i)) =
-          samples;
-    }
-  }
-
- private:
   using Share = TileShare<T, kTileRows, kTileColumns, kBlockThreads>;
   static constexpr int kParts = kVector<T> / kLanes;
 
+  __device__ SampleLoader(const CornerDistances& distances, const PlanEntry<Compute<T>>* plan)
+      : samples_(distances, plan) {}
+
+  // Of the thread's vector i: see SampleRegisters.
+  __device__ void Fetch(int i, int part, int32_t entry, const T* slab) {
+    samples_.Fetch(i * kParts + part, entry, slab);
+  }
+
+  __device__ void Place(T* to, int pitch) const {
+    Vector vectors[Share::kCount];
+#pragma unroll
+    for (int i = 0; i < Share::kCount; ++i) {
+      alignas(16) T samples[kVector<T>];
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        samples_.Place(i * kParts + part, samples + part * kLanes);
+      }
+      memcpy(&vectors[i], samples, sizeof(samples));
+    }
+    Share::Place(vectors, to, pitch);
+  }
+
+ private:
   SampleRegisters<T, kLanes, Share::kCount * kParts> samples_;
 };
 

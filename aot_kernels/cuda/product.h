@@ -3,11 +3,12 @@
 // of B [steps, kColumns] and keeps the sums in registers. A and B pass through shared memory a step
 // at a time; while one step is multiplied, the loads of the next are in flight.
 //
-// Each warp owns 32 x 32 sums. The halves go through the matrix unit with sums in float; float and
-// double use plain multiply-adds, so that float32 is true float32.
+// Each warp owns 32 x 32 sums, or two such parts. The halves go through the matrix unit with sums
+// in float; float and double use plain multiply-adds, so that float32 is true float32.
 #ifndef MS_DEFORM_CUDA_PRODUCT_H_
 #define MS_DEFORM_CUDA_PRODUCT_H_
 
+#include <cstring>
 #include <type_traits>
 
 #include "common/integers.h"
@@ -17,25 +18,36 @@ namespace ms_deform {
 namespace cuda {
 
 constexpr int kWarp = 32;
-constexpr int kWarpTile = 32;            // rows and columns of a warp's sums
+constexpr int kWarpTile = 32;            // rows and columns of a part of a warp's sums
 constexpr int kColumns = 2 * kWarpTile;  // of a block's tile; pixels, but for the weight's gradient
+
+// Parts of a warp's sums, one below the other. The tallest tile has two: what it loads of B then
+// serves twice the sums, for as many threads.
+template <int kRows>
+constexpr int kWarpParts = kRows > 128 ? 2 : 1;
 
 // Two warps side by side.
 template <int kRows>
-constexpr int kThreads = 2 * kRows;
+constexpr int kThreads = 2 * kRows / kWarpParts<kRows>;
 
 // Blocks of a product that are to run on a multiprocessor at a time, and so the registers that a
-// thread may have: 12 to 16 warps hide the latency of the corners. Sums in double, and corners that
-// are loaded one by one, take too many registers for more than 8.
+// thread may have: 12 to 16 warps hide the latency of the corners. Sums in double or of two parts,
+// and corners that are loaded one by one, take too many registers for more than 8.
 template <typename T, int kRows, int kLanes>
-constexpr int kBlocks = sizeof(T) == 8 || kLanes == 1 ? 256 / kThreads<kRows>
-                        : kRows == 64                 ? 3
-                                                      : 512 / kThreads<kRows>;
+constexpr int kBlocks = sizeof(T) == 8 || kLanes == 1 || kRows > 128 ? 256 / kThreads<kRows>
+                        : kRows == 64                                ? 3
+                                                                     : 512 / kThreads<kRows>;
 
 // Neighbouring elements that are loaded at once.
 template <typename T, int kLanes>
 struct alignas(sizeof(T) * kLanes) Pack {
   T values[kLanes];
+};
+
+// What is moved and not computed with: as elements the halves would be taken apart and put
+// together.
+struct alignas(16) Vector {
+  uint32_t words[4];
 };
 
 // A vector is one 16-byte access. A step is four of them: enough work between two barriers, and two
@@ -64,10 +76,11 @@ struct alignas(128) Stage {
 
 // Sums of a warp by multiply-adds: a lane owns rows lane % 8 + 8 i and 8 columns in a row. The
 // lanes of a quarter warp so read 8 different rows of A, and one address of B.
-template <typename T, Order kOrder>
+template <typename T, Order kOrder, int kParts>
 class LaneProduct {
  public:
   using Real = Compute<T>;
+  static constexpr int kWarpRows = kParts * kWarpTile;
 
   __device__ void Clear() {
 #pragma unroll
@@ -98,24 +111,26 @@ class LaneProduct {
     }
   }
 
-  // Writes the warp's sums as [row, column], or as [column, row] if transposed.
+  // Writes a part of the warp's sums as [row, column], or as [column, row] if transposed.
   template <bool kTransposed>
-  __device__ void Store(Real* to, int pitch) const {
+  __device__ void Store(int part, Real* to, int pitch) const {
+    constexpr int kPartRows = kOwnRows / kParts;
 #pragma unroll
-    for (int i = 0; i < kOwnRows; ++i) {
+    for (int i = 0; i < kPartRows; ++i) {
 #pragma unroll
       for (int j = 0; j < kOwnColumns; ++j) {
         const int row = FirstRow() + 8 * i;
         const int column = FirstColumn() + j;
-        to[kTransposed ? column * pitch + row : row * pitch + column] = sums_[i][j];
+        to[kTransposed ? column * pitch + row : row * pitch + column] =
+            sums_[part * kPartRows + i][j];
       }
     }
   }
 
  private:
-  static constexpr int kOwnRows = 4;
+  static constexpr int kOwnRows = 4 * kParts;
   static constexpr int kOwnColumns = 8;
-  static_assert(kOwnRows * kOwnColumns * kWarp == kWarpTile * kWarpTile, "every sum has an owner");
+  static_assert(kOwnRows * kOwnColumns * kWarp == kWarpRows * kWarpTile, "every sum has an owner");
 
   template <int kLanes>
   static __device__ Pack<T, kLanes> LoadPack(const T* from) {
@@ -180,14 +195,15 @@ struct MatrixUnitType<BFloat16> {
 #endif
 
 // Sums of a warp by the matrix unit, 16 x 16 x 16 at a time.
-template <typename T, Order kOrder>
+template <typename T, Order kOrder, int kParts>
 class MatrixUnitProduct {
  public:
   using Real = float;
+  static constexpr int kWarpRows = kParts * kWarpTile;
 
   __device__ void Clear() {
 #pragma unroll
-    for (int i = 0; i < kUnits * kUnits; ++i) {
+    for (int i = 0; i < kParts * kUnits * kUnits; ++i) {
       nvcuda::wmma::fill_fragment(sums_[i / kUnits][i % kUnits], 0.0f);
     }
   }
@@ -195,29 +211,29 @@ class MatrixUnitProduct {
   __device__ void Add(const T* a, const T* b) {
 #pragma unroll
     for (int step = 0; step < kStep<T>; step += kUnit) {
-      FragmentA left[kUnits];
       FragmentB right[kUnits];
 #pragma unroll
-      for (int i = 0; i < kUnits; ++i) {
-        const T* from_b = kOrder == Order::kByStep ? b + i * kUnit * kStepPitch<T> + step
-                                                   : b + step * kColumnPitch<T> + i * kUnit;
-        nvcuda::wmma::load_matrix_sync(left[i], Native(a + i * kUnit * kStepPitch<T> + step),
-                                       kStepPitch<T>);
-        nvcuda::wmma::load_matrix_sync(right[i], Native(from_b),
+      for (int j = 0; j < kUnits; ++j) {
+        const T* from = kOrder == Order::kByStep ? b + j * kUnit * kStepPitch<T> + step
+                                                 : b + step * kColumnPitch<T> + j * kUnit;
+        nvcuda::wmma::load_matrix_sync(right[j], Native(from),
                                        kOrder == Order::kByStep ? kStepPitch<T> : kColumnPitch<T>);
       }
 #pragma unroll
-      for (int i = 0; i < kUnits; ++i) {
+      for (int i = 0; i < kParts * kUnits; ++i) {
+        FragmentA left;
+        nvcuda::wmma::load_matrix_sync(left, Native(a + i * kUnit * kStepPitch<T> + step),
+                                       kStepPitch<T>);
 #pragma unroll
         for (int j = 0; j < kUnits; ++j) {
-          nvcuda::wmma::mma_sync(sums_[i][j], left[i], right[j], sums_[i][j]);
+          nvcuda::wmma::mma_sync(sums_[i][j], left, right[j], sums_[i][j]);
         }
       }
     }
   }
 
   template <bool kTransposed>
-  __device__ void Store(float* to, int pitch) const {
+  __device__ void Store(int part, float* to, int pitch) const {
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
 #pragma unroll
@@ -225,7 +241,8 @@ class MatrixUnitProduct {
         const int row = i * kUnit;
         const int column = j * kUnit;
         nvcuda::wmma::store_matrix_sync(
-            to + (kTransposed ? column * pitch + row : row * pitch + column), sums_[i][j], pitch,
+            to + (kTransposed ? column * pitch + row : row * pitch + column),
+            sums_[part * kUnits + i][j], pitch,
             kTransposed ? nvcuda::wmma::mem_col_major : nvcuda::wmma::mem_row_major);
       }
     }
@@ -248,36 +265,40 @@ class MatrixUnitProduct {
     return reinterpret_cast<const Element*>(from);
   }
 
-  FragmentOfSums sums_[kUnits][kUnits];
+  FragmentOfSums sums_[kParts * kUnits][kUnits];
 };
 
-template <typename T, Order kOrder>
+template <typename T, Order kOrder, int kRows>
 using WarpProduct =
     typename std::conditional<std::is_void<typename MatrixUnitType<T>::Type>::value,
-                              LaneProduct<T, kOrder>, MatrixUnitProduct<T, kOrder>>::type;
+                              LaneProduct<T, kOrder, kWarpParts<kRows>>,
+                              MatrixUnitProduct<T, kOrder, kWarpParts<kRows>>>::type;
 
 MS_DEFORM_DEVICE int WarpIndex() { return threadIdx.x / kWarp; }
-MS_DEFORM_DEVICE int FirstRowOfWarp() { return WarpIndex() / 2 * kWarpTile; }
 MS_DEFORM_DEVICE int FirstColumnOfWarp() { return WarpIndex() % 2 * kWarpTile; }
+template <typename Product>
+MS_DEFORM_DEVICE int FirstRowOfWarp() {
+  return WarpIndex() / 2 * Product::kWarpRows;
+}
 
-// Adds `steps` steps to the product. The loader has Fetch(step), which starts the loads of the
-// thread's share into registers, and Place(stage), which finishes them and writes to shared memory.
-// Starts after a barrier and ends with one.
+// Adds `steps` steps to the product. The loader has Fetch(), which starts the loads of the thread's
+// share of the next step into registers, and Place(stage), which finishes them and writes to shared
+// memory. Starts after a barrier and ends with one.
 template <typename T, int kRows, Order kOrder, typename Loader>
 MS_DEFORM_DEVICE void MultiplySteps(int steps, Loader* loader, Stage<T, kRows, kOrder>* stages,
-                                    WarpProduct<T, kOrder>* product) {
+                                    WarpProduct<T, kOrder, kRows>* product) {
   if (steps == 0) {
     return;
   }
-  loader->Fetch(0);
+  loader->Fetch();
   loader->Place(&stages[0]);
   __syncthreads();
   for (int step = 0; step < steps; ++step) {
     const Stage<T, kRows, kOrder>& stage = stages[step % 2];
     if (step + 1 < steps) {
-      loader->Fetch(step + 1);
+      loader->Fetch();
     }
-    product->Add(stage.a + FirstRowOfWarp() * kStepPitch<T>,
+    product->Add(stage.a + FirstRowOfWarp<WarpProduct<T, kOrder, kRows>>() * kStepPitch<T>,
                  stage.b + FirstColumnOfWarp() * (kOrder == Order::kByStep ? kStepPitch<T> : 1));
     if (step + 1 < steps) {
       loader->Place(&stages[(step + 1) % 2]);
@@ -299,30 +320,17 @@ template <typename Product, typename Visit>
 MS_DEFORM_DEVICE void VisitSums(const Product& product, int rows,
                                 Staging<typename Product::Real>* stagings, const Visit& visit) {
   typename Product::Real* sums = stagings[WarpIndex()].sums;
-  product.template Store<false>(sums, kStagingPitch);
-  __syncwarp();
   const int lane = threadIdx.x % kWarp;
-  const int first = FirstRowOfWarp();
-  for (int row = 0; row < kWarpTile && first + row < rows; ++row) {
-    visit(first + row, FirstColumnOfWarp() + lane, sums[row * kStagingPitch + lane]);
-  }
-}
-
-// The first kVector elements from `from` on, and zeros from `count` on. `aligned`: `from` is
-// 16-byte aligned.
-template <typename T>
-MS_DEFORM_DEVICE Pack<T, kVector<T>> LoadVector(const T* from, int64_t count, bool aligned) {
-  if (aligned && count >= kVector<T>) {
-    return *reinterpret_cast<const Pack<T, kVector<T>>*>(from);
-  }
-  Pack<T, kVector<T>> pack = {};
 #pragma unroll
-  for (int i = 0; i < kVector<T>; ++i) {
-    if (i < count) {
-      pack.values[i] = from[i];
+  for (int part = 0; part < Product::kWarpRows / kWarpTile; ++part) {
+    __syncwarp();
+    product.template Store<false>(part, sums, kStagingPitch);
+    __syncwarp();
+    const int first = FirstRowOfWarp<Product>() + part * kWarpTile;
+    for (int row = 0; row < kWarpTile && first + row < rows; ++row) {
+      visit(first + row, FirstColumnOfWarp() + lane, sums[row * kStagingPitch + lane]);
     }
   }
-  return pack;
 }
 
 // Rows of a matrix in device memory.
@@ -330,10 +338,32 @@ template <typename T>
 struct Matrix {
   const T* data;
   int64_t pitch;  // between rows
-  int64_t rows;
-  int64_t columns;
-  bool aligned;  // every row is 16-byte aligned
+  int32_t rows;
+  int32_t columns;
+  bool
+      aligned;  // whole vectors: every row is 16-byte aligned and has a multiple of kVector columns
 };
+
+// The first kVector elements from `from` on, and zeros from `count` on. `aligned`: as a matrix.
+template <typename T>
+MS_DEFORM_DEVICE Vector LoadVector(const T* from, int32_t count, bool aligned) {
+  Vector vector = {};
+  if (aligned) {
+    if (count > 0) {
+      vector = *reinterpret_cast<const Vector*>(from);
+    }
+    return vector;
+  }
+  T elements[kVector<T>] = {};
+#pragma unroll
+  for (int i = 0; i < kVector<T>; ++i) {
+    if (i < count) {
+      elements[i] = from[i];
+    }
+  }
+  memcpy(&vector, elements, sizeof(vector));
+  return vector;
+}
 
 // What is left of `size` from `first` on, `most` at the most.
 MS_DEFORM_DEVICE int LeftOf(int64_t size, int64_t first, int most) {
@@ -341,48 +371,103 @@ MS_DEFORM_DEVICE int LeftOf(int64_t size, int64_t first, int most) {
 }
 
 // The vectors of a tile [kTileRows, kTileColumns] in shared memory, in equal shares for the
-// threads: where a thread's vector i begins.
+// threads: where a thread's vector i begins. All of them begin in the same column.
 template <typename T, int kTileRows, int kTileColumns, int kBlockThreads>
 struct TileShare {
   static constexpr int kVectorsOfRow = kTileColumns / kVector<T>;
   static constexpr int kCount = kTileRows * kVectorsOfRow / kBlockThreads;
+  static constexpr int kRowsApart = kBlockThreads / kVectorsOfRow;
   static_assert(kCount * kBlockThreads == kTileRows * kVectorsOfRow, "equal shares");
+  static_assert(kRowsApart * kVectorsOfRow == kBlockThreads, "one column a thread");
 
   static __device__ int Row(int i) {
-    return (static_cast<int>(threadIdx.x) + i * kBlockThreads) / kVectorsOfRow;
+    return static_cast<int>(threadIdx.x) / kVectorsOfRow + i * kRowsApart;
   }
-  static __device__ int Column(int i) {
-    return (static_cast<int>(threadIdx.x) + i * kBlockThreads) % kVectorsOfRow * kVector<T>;
+  static __device__ int Column() {
+    return static_cast<int>(threadIdx.x) % kVectorsOfRow * kVector<T>;
+  }
+
+  static __device__ void Place(const Vector* vectors, T* to, int pitch) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      *reinterpret_cast<Vector*>(to + Row(i) * pitch + Column()) = vectors[i];
+    }
   }
 };
 
+// Where a loader's tile moves from step to step.
+enum class Along { kRows, kColumns };
+
 // The threads' shares of a tile of a matrix, kept in registers between Fetch and Place; what lies
 // beyond the matrix is 0.
-template <typename T, int kTileRows, int kTileColumns, int kBlockThreads>
+template <typename T, int kTileRows, int kTileColumns, int kBlockThreads, Along kAlong>
 class TileLoader {
  public:
-  __device__ void Fetch(const Matrix<T>& matrix, int64_t first_row, int64_t first_column) {
+  __device__ TileLoader(const Matrix<T>& matrix, int32_t first_row, int32_t first_column)
+      : from_(matrix.data + (first_row + Share::Row(0)) * matrix.pitch + first_column +
+              Share::Column()),
+        pitch_(matrix.pitch),
+        rows_(matrix.rows - first_row - Share::Row(0)),
+        columns_(matrix.columns - first_column - Share::Column()),
+        aligned_(matrix.aligned) {}
+
+  __device__ void Fetch() {
 #pragma unroll
     for (int i = 0; i < Share::kCount; ++i) {
-      const int64_t row = first_row + Share::Row(i);
-      const int64_t column = first_column + Share::Column(i);
-      const int64_t count = row < matrix.rows ? matrix.columns - column : 0;
-      packs_[i] = LoadVector(matrix.data + row * matrix.pitch + column, count, matrix.aligned);
+      const int row = i * Share::kRowsApart;
+      vectors_[i] = LoadVector(from_ + row * pitch_, row < rows_ ? columns_ : 0, aligned_);
+    }
+    if (kAlong == Along::kRows) {
+      from_ += kTileRows * pitch_;
+      rows_ -= kTileRows;
+    } else {
+      from_ += kTileColumns;
+      columns_ -= kTileColumns;
     }
   }
 
-  __device__ void Place(T* to, int pitch) const {
-#pragma unroll
-    for (int i = 0; i < Share::kCount; ++i) {
-      *reinterpret_cast<Pack<T, kVector<T>>*>(to + Share::Row(i) * pitch + Share::Column(i)) =
-          packs_[i];
-    }
-  }
+  __device__ void Place(T* to, int pitch) const { Share::Place(vectors_, to, pitch); }
 
  private:
   using Share = TileShare<T, kTileRows, kTileColumns, kBlockThreads>;
 
-  Pack<T, kVector<T>> packs_[Share::kCount];
+  const T* from_;  // of the thread's first vector
+  int64_t pitch_;
+  int32_t rows_;  // of the matrix from there on
+  int32_t columns_;
+  bool aligned_;
+  Vector vectors_[Share::kCount];
+};
+
+// The same of packed weights, rows of whole steps. Of rows beyond the last the last is loaded: no
+// one reads their sums.
+template <typename T, int kTileRows, int kBlockThreads>
+class PanelLoader {
+ public:
+  // rows: that there are; start(row): a row's first element.
+  template <typename Start>
+  __device__ PanelLoader(int32_t rows, const Start& start) {
+#pragma unroll
+    for (int i = 0; i < Share::kCount; ++i) {
+      from_[i] = start(Share::Row(i) < rows ? Share::Row(i) : rows - 1) + Share::Column();
+    }
+  }
+
+  __device__ void Fetch() {
+#pragma unroll
+    for (int i = 0; i < Share::kCount; ++i) {
+      vectors_[i] = *reinterpret_cast<const Vector*>(from_[i]);
+      from_[i] += kStep<T>;
+    }
+  }
+
+  __device__ void Place(T* to, int pitch) const { Share::Place(vectors_, to, pitch); }
+
+ private:
+  using Share = TileShare<T, kTileRows, kStep<T>, kBlockThreads>;
+
+  const T* from_[Share::kCount];
+  Vector vectors_[Share::kCount];
 };
 
 }  // namespace cuda

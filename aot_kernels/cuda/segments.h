@@ -41,8 +41,8 @@ MS_DEFORM_DEVICE int64_t FirstChannel(const Geometry& g, const Segments& segment
 
 MS_DEFORM_DEVICE PlanRow MakePlanRow(const Geometry& g, const Segments& segments, int64_t image,
                                      int64_t group, int32_t row) {
-  const int64_t channel = FirstChannel(g, segments, group, row);
-  return {image, static_cast<int32_t>(channel / g.offset_group_channels),
+  const auto channel = static_cast<int32_t>(FirstChannel(g, segments, group, row));
+  return {image, channel / static_cast<int32_t>(g.offset_group_channels),
           row % static_cast<int32_t>(g.taps)};
 }
 

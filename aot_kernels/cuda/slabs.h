@@ -6,7 +6,7 @@
 
 #include "common/slab.h"
 #include "cuda/launch.h"
-#include "cuda/product.h"
+#include "cuda/plan.h"
 #include "cuda/scratch.h"
 
 namespace ms_deform {
@@ -95,6 +95,7 @@ struct Pass {
   int64_t first_image;
   int64_t images;
   const T* slabs;  // [image of the pass, slab pixel, C_in]
+  CornerDistances distances;
 };
 
 // Where an image's slab begins in those of the pass, for any kind of elements.
@@ -103,29 +104,37 @@ MS_DEFORM_DEVICE int64_t SlabStart(const Geometry& g, const Pass<T>& pass, int64
   return (image - pass.first_image) * SlabPixels(g) * g.in_channels;
 }
 
-// Bytes of the slabs that are held at a time: of as many images as fit, of one at least. Beside the
-// tensors a call so needs no more than this or one image's slabs, and the packed weights.
-constexpr int64_t kPassBytes = int64_t{64} << 20;
+// Bytes of device memory that a call takes beside the tensors: images come in passes of as many as
+// fit beside the rest. Only what one image, the packed weights and one share of sums need may be
+// more.
+constexpr int64_t kScratchBytes = int64_t{64} << 20;
+
+MS_DEFORM_FUNCTION int64_t SlabSize(const Geometry& g) { return SlabPixels(g) * g.in_channels; }
+
+// Of equal passes. element_bytes: that are held for each element of a slab; other_bytes: that are
+// held beside slabs.
+static inline int64_t ImagesOfPass(const Geometry& g, int64_t element_bytes, int64_t other_bytes) {
+  const int64_t image_bytes = Maximum(1, SlabSize(g) * element_bytes);
+  const int64_t most = Maximum(1, (kScratchBytes - other_bytes) / image_bytes);
+  return CeilDivide(g.batch, Maximum(1, CeilDivide(g.batch, most)));
+}
 
 // The slabs of a call's images, which come in passes.
 template <typename T>
 class ImageSlabs {
  public:
-  // sum_bytes: what else is held for each element of a slab.
-  ImageSlabs(const Geometry& g, int64_t sum_bytes, cudaStream_t stream)
+  ImageSlabs(const Geometry& g, int64_t images_of_pass, cudaStream_t stream)
       : g_(g),
         stream_(stream),
-        capacity_(Capacity(g, static_cast<int64_t>(sizeof(T)) + sum_bytes)),
-        slabs_(stream, capacity_ * size() * static_cast<int64_t>(sizeof(T))) {}
-
-  int64_t capacity() const { return capacity_; }                    // images of a pass at the most
-  int64_t size() const { return SlabPixels(g_) * g_.in_channels; }  // elements of an image's slab
+        capacity_(images_of_pass),
+        slabs_(stream, capacity_ * SlabSize(g) * static_cast<int64_t>(sizeof(T))) {}
 
   // Calls run(pass) for each pass of the input [N, C_in, H, W].
   template <typename Run>
   void ForEachPass(const void* input, Run run) const {
     for (int64_t first = 0; first < g_.batch; first += capacity_) {
-      const Pass<T> pass = {first, Minimum(capacity_, g_.batch - first), slabs_.As<T>()};
+      const Pass<T> pass = {first, Minimum(capacity_, g_.batch - first), slabs_.As<T>(),
+                            DistancesOf(g_)};
       FillSlabs(g_, static_cast<const T*>(input) + first * g_.in_channels * g_.in_pixels,
                 pass.images, slabs_.As<T>(), stream_);
       run(pass);
@@ -133,11 +142,6 @@ class ImageSlabs {
   }
 
  private:
-  static int64_t Capacity(const Geometry& g, int64_t element_bytes) {
-    const int64_t bytes = SlabPixels(g) * g.in_channels * element_bytes;
-    return Minimum(g.batch, Maximum(1, kPassBytes / Maximum(1, bytes)));
-  }
-
   const Geometry& g_;
   cudaStream_t stream_;
   int64_t capacity_;

@@ -4,6 +4,7 @@
 #define MS_DEFORM_CUDA_TILES_H_
 
 #include "common/geometry.h"
+#include "cuda/device_info.h"
 #include "cuda/product.h"
 
 namespace ms_deform {
@@ -16,13 +17,21 @@ struct TileShape {
   static constexpr int kLanes = kTileLanes;
 };
 
-// Calls visit(TileShape) for a product of `rows` rows that samples segments of so many channels:
-// vectors of channels must not cross a segment's end, and the taller tile, which reads fewer
-// samples a sum, pays where its rows are used.
-template <typename T, typename Visitor>
+// What the tallest tiles take with their plan; GPUs of compute capability 7.5 give a block less.
+constexpr int64_t kSharedOfTallest = int64_t{82} << 10;
+
+// Calls visit(TileShape) for a product of `rows` rows, in tiles of kMostRows at the most, that
+// samples segments of so many channels: vectors of channels must not cross a segment's end, and the
+// taller a tile, the fewer samples it reads a sum, which pays where its rows are used. The tallest
+// is for the halves, whose products by the matrix unit take less time than their samples.
+template <typename T, int kMostRows, typename Visitor>
 static void WithTileShape(int64_t rows, int32_t segment_channels, Visitor visit) {
+  constexpr int kTallest = sizeof(T) == 2 ? kMostRows : Minimum(kMostRows, 128);
+  const bool fills_tallest = CeilDivide(rows, 128) % 2 == 0;
   if (segment_channels % kVector<T> != 0) {
     visit(TileShape<64, 1>());
+  } else if (kTallest > 128 && fills_tallest && SharedMemoryOfBlock() >= kSharedOfTallest) {
+    visit(TileShape<kTallest, kVector<T>>());
   } else if (rows > 64) {
     visit(TileShape<128, kVector<T>>());
   } else {
@@ -70,7 +79,8 @@ template <typename T>
 MS_DEFORM_DEVICE Matrix<T> MatrixOf(const Geometry& g, const GradOutput<T>& grad_output,
                                     int64_t image, int64_t group) {
   const int64_t first = image * g.out_channels + group * g.group_out_channels;
-  return {grad_output.data + first * g.out_pixels, g.out_pixels, g.group_out_channels, g.out_pixels,
+  return {grad_output.data + first * g.out_pixels, g.out_pixels,
+          static_cast<int32_t>(g.group_out_channels), static_cast<int32_t>(g.out_pixels),
           grad_output.aligned};
 }
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmark import cuda
+from benchmark import cuda, model
 from benchmark.devices import SIDES
 from benchmark.measure import (
     Contest,
@@ -60,6 +60,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--isa", help="our instruction set: avx512, avx2 or baseline (default: the best)")
     add("--memory", action="store_true", help="also the extra memory, in fresh processes")
     add("--scaling", action="store_true", help="instead: cost against N, H x W, C and threads")
+    model_help = (
+        "instead, with --device cuda: count the work of our kernels on that GPU, without one "
+    )
+    model_help += "(default: h100)"
+    add("--model", nargs="?", const="h100", choices=model.GPUS, help=model_help)
     add("--json", type=Path, metavar="FILE", help="write all of it")
     add("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf")
     arguments = parser.parse_args()
@@ -70,6 +75,8 @@ def parse_arguments() -> argparse.Namespace:
         quick = peers = [name for name in SIDES["cuda"] if name != OURS]
         if arguments.scaling or arguments.isa:
             parser.error("--scaling and --isa are for the device cpu")
+    elif arguments.model:
+        parser.error("--model is for the device cuda")
     if arguments.peers is None:
         arguments.peers = "" if arguments.scaling else ",".join(quick)
     arguments.peers = [name for name in arguments.peers.split(",") if name]
@@ -235,8 +242,23 @@ def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
                 sys.stdout.flush()
 
 
+def print_model(arguments: argparse.Namespace) -> None:
+    gpu = model.GPUS[arguments.model]
+    cells = {
+        (name, kind): model.line(row, arguments.dtype, kind == "training", gpu)
+        for name, row in arguments.rows.items()
+        for kind in arguments.passes
+    }
+    for (name, kind), line in {("row", "pass"): model.HEADER, **cells}.items():
+        print(f"{name:16}{kind:10}" + "".join(f"{cell:>10}" for cell in line))
+    print(f"\n{arguments.model}, {arguments.dtype}\n{model.LEGEND}")
+
+
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.model:
+        print_model(arguments)
+        return
     if arguments.plot:  # before minutes of measuring, if matplotlib is missing
         from benchmark.plot import draw
     set_environment(arguments.threads, arguments.isa)

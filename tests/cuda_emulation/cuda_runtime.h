@@ -7,6 +7,9 @@
 //
 // MS_EMULATION_ORDER=descending runs the threads and the blocks in the opposite order: results that
 // then differ show a race. MS_EMULATION_FAIL=allocate or launch makes these fail.
+// MS_EMULATION_RECORD=FILE writes what is launched, a line each of blocks, threads and bytes of
+// shared memory, runs nothing and touches no memory. MS_EMULATION_MULTIPROCESSORS is how many the
+// GPU has.
 #ifndef MS_DEFORM_TESTS_CUDA_EMULATION_CUDA_RUNTIME_H_
 #define MS_DEFORM_TESTS_CUDA_EMULATION_CUDA_RUNTIME_H_
 
@@ -41,6 +44,7 @@ enum cudaError_t {
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
   cudaDevAttrComputeCapabilityMajor,
   cudaDevAttrComputeCapabilityMinor,
 };
@@ -88,6 +92,15 @@ template <typename T>
 T __shfl_xor_sync(unsigned, T value, int distance) {
   T result;
   emulation::ReadLane(&value, static_cast<int>(threadIdx.x % 32) ^ distance, &result, sizeof(T));
+  return result;
+}
+
+// Beyond the last lane a lane reads itself.
+template <typename T>
+T __shfl_down_sync(unsigned, T value, int distance) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  T result;
+  emulation::ReadLane(&value, lane + distance < 32 ? lane + distance : lane, &result, sizeof(T));
   return result;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -40,6 +41,10 @@ bool Asked(const char* variable, const char* value) {
   return set != nullptr && std::strcmp(set, value) == 0;
 }
 
+constexpr const char* kRecord = "MS_EMULATION_RECORD";
+
+bool Records() { return std::getenv(kRecord) != nullptr; }
+
 // Threads that wait for each other. Those that have ended count as arrived nowhere: a GPU would
 // hang, or worse.
 struct Barrier {
@@ -48,20 +53,21 @@ struct Barrier {
 };
 
 // Where a thread or the scheduler goes on. The compiler's own setjmp: unlike swapcontext it makes
-// no system call, which would be half of the time.
+// no system call, which would be half of the time. Opaque to the compiler (noipa), which would
+// otherwise see that a switch writes nothing, and take what other threads wrote as unchanged.
 struct Place {
   void* buffer[5];
 };
 
-[[gnu::noinline, noreturn]] void GoTo(Place* place) { __builtin_longjmp(place->buffer, 1); }
+[[gnu::noipa, noreturn]] void GoTo(Place* place) { __builtin_longjmp(place->buffer, 1); }
 
-[[gnu::noinline]] void Switch(Place* from, Place* to) {
+[[gnu::noipa]] void Switch(Place* from, Place* to) {
   if (__builtin_setjmp(from->buffer) == 0) {
     GoTo(to);
   }
 }
 
-[[gnu::noinline]] void Start(Place* from, const ucontext_t* to) {
+[[gnu::noipa]] void Start(Place* from, const ucontext_t* to) {
   if (__builtin_setjmp(from->buffer) == 0) {
     setcontext(to);
   }
@@ -247,6 +253,11 @@ void RunGrid(const void* kernel, int64_t blocks, int threads, int64_t shared_byt
     last_error = cudaErrorInvalidConfiguration;
     return;
   }
+  if (Records()) {
+    std::ofstream(std::getenv(kRecord), std::ios::app)
+        << blocks << ' ' << threads << ' ' << shared_bytes << '\n';
+    return;
+  }
   const bool descending = Asked("MS_EMULATION_ORDER", "descending");
   gridDim.x = static_cast<unsigned>(blocks);
   for (int64_t i = 0; i < blocks; ++i) {
@@ -303,8 +314,14 @@ cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = 3;  // of anything
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const char* asked = std::getenv("MS_EMULATION_MULTIPROCESSORS");
+  *value = 3;  // of anything else
+  if (attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin) {
+    *value = static_cast<int>(emulation::kSharedAtMost);
+  } else if (attribute == cudaDevAttrMultiProcessorCount && asked != nullptr) {
+    *value = std::atoi(asked);
+  }
   return cudaSuccess;
 }
 
@@ -349,7 +366,9 @@ cudaError_t cudaMallocFromPoolAsync(void** data, size_t bytes, cudaMemPool_t poo
   if (posix_memalign(data, 256, bytes) != 0) {
     return cudaErrorMemoryAllocation;
   }
-  std::memset(*data, emulation::kNaNByte, bytes);
+  if (!emulation::Records()) {
+    std::memset(*data, emulation::kNaNByte, bytes);
+  }
   pool->blocks[*data] = bytes;
   pool->used += bytes;
   pool->reserved = std::max(pool->reserved, pool->used);
@@ -365,6 +384,8 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
 }
 
 cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
-  std::memset(data, value, bytes);
+  if (!emulation::Records()) {
+    std::memset(data, value, bytes);
+  }
   return cudaSuccess;
 }

@@ -36,6 +36,18 @@ MS_DEFORM_DEVICE void StoreOnDevice(Real value, T* to) {
   Store(value, to);
 }
 
+template <int kLanes, typename T>
+MS_DEFORM_DEVICE void LoadLanes(const T* from, Compute<T>* to) {
+  std::transform(from, from + kLanes, to, LoadOnDevice<T>);
+}
+
+template <int kLanes, typename T>
+MS_DEFORM_DEVICE void StoreLanes(const Compute<T>* from, T* to) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    Store(from[lane], to + lane);
+  }
+}
+
 MS_DEFORM_DEVICE void AtomicAddFour(float* to, const float* values) {
   for (int i = 0; i < 4; ++i) {
     atomicAdd(to + i, values[i]);
