@@ -66,11 +66,11 @@ def missing_packages(item: pytest.Item) -> set[str]:
 
 def runs_on_device(item: pytest.Item) -> bool:
     """On the stand-in for a GPU that is what is for a GPU, has its kernels and takes not too long."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
     if item.get_closest_marker("gpu"):
-        return "GPU" in usable_device_targets()
+        return "GPU" in usable_device_targets() and params.get("device") != "CPU"
     if not ON_GPU_STAND_IN:
         return True
-    params = item.callspec.params if hasattr(item, "callspec") else {}
     # MindSpore's own kernels of the composition have no stand-in.
     suits = params.get("device") == "GPU" and params.get("backend") != "composition"
     return suits and not item.get_closest_marker("not_on_gpu_stand_in")

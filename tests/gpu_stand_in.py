@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import copy
@@ -29,11 +30,11 @@ from ms_deform.install.library import ABI, find_library
 SOURCES = Path(__file__).with_name("gpu_stand_in")
 KERNELS = "libcuda_ops.so.11"
 VARIABLE = "GPU_STAND_IN"  # names the folder, in a process that runs on it
-# Where the plugin takes from what has no version in its symbols.
 _DRIVER = "libcuda.so.1"
+_UNVERSIONED = (KERNELS, _DRIVER)  # the symbols of the others have their library's name as version
 # The element types for which MindSpore's kernels are made.
 _TYPES = "__half|float|double|bool|int|long"
-_FLAGS = ("-std=c++17", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-pthread")
+_FLAGS = ("-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-pthread")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -58,19 +59,9 @@ def build(folder: Path) -> None:
     objects, libraries = folder / "objects", folder / "lib"
     objects.mkdir()
     libraries.mkdir()
-    thrower = _compiled(SOURCES / "missing.cc", objects)
-    for soname, (version, needed) in _needed_symbols().items():
-        source = _source(soname, needed, objects)
-        built = [_compiled(source, objects)] if source else []
-        missing = needed.difference(*(_symbols(each, "--defined-only") for each in built))
-        stubs = objects / f"{soname}.cc"
-        stubs.write_text(_stubs(missing))
-        command = ["-O0", "-shared", f"-Wl,-soname,{soname}", stubs, thrower, *built]
-        if version:
-            script = objects / f"{soname}.map"
-            script.write_text(f"{version} {{ global: *; }};\n")
-            command.append(f"-Wl,--version-script={script}")
-        _compile(*command, "-o", libraries / soname)
+    needed = _needed_symbols()
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda soname: _build_library(folder, soname, needed[soname]), needed))
     # MindSpore reads the versions from the names of files, and from what nvcc says.
     (libraries / "libcudart.so.11.6.0").symlink_to("libcudart.so.11.0")
     (libraries / "libcudnn.so.8.5").symlink_to("libcudnn.so.8")
@@ -80,29 +71,45 @@ def build(folder: Path) -> None:
     nvcc.chmod(0o755)
 
 
+def _build_library(folder: Path, soname: str, needed: set[str]) -> None:
+    objects = folder / "objects"
+    source = _source(soname, needed, objects)
+    built = []
+    if source:
+        built.append(objects / f"{soname}.o")
+        _compile("-O1", "-c", source, "-o", built[0])
+    missing = needed.difference(*(_symbols(each, "--defined-only") for each in built))
+    stubs = objects / f"{soname}.cc"
+    stubs.write_text(_stubs(missing))
+    command = ["-shared", f"-Wl,-soname,{soname}", stubs, SOURCES / "missing.cc", *built]
+    if soname not in _UNVERSIONED:
+        script = objects / f"{soname}.map"
+        script.write_text(f"{soname} {{ global: *; }};\n")
+        command.append(f"-Wl,--version-script={script}")
+    _compile(*command, "-o", folder / "lib" / soname)
+
+
 def _mindspore() -> Path:
     spec = find_spec("mindspore")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent
 
 
-def _needed_symbols() -> dict[str, tuple[str, set[str]]]:
-    """Of each library: its symbol version, and what the plugin takes from it."""
+def _needed_symbols() -> dict[str, set[str]]:
+    """What the plugin takes from each library."""
     plugins = _mindspore() / "lib" / "plugin"
     own = _symbols(plugins / "gpu" / KERNELS, "-D", "--defined-only")
-    versions: dict[str, str] = {KERNELS: "", _DRIVER: ""}
     needed: dict[str, set[str]] = defaultdict(set)
     for symbol in _symbols(plugins / "libmindspore_gpu.so.11.6", "-D", "--undefined-only"):
         name, _, version = symbol.partition("@")
         if re.match(r"lib(cu|nv)", version):
-            versions[version] = version
             needed[version].add(name)
         elif re.match(r"cu[A-Z]", name):
             needed[_DRIVER].add(name)
         # Both have what the C++ library makes of templates.
         elif name in own and not re.match(r"_ZN?K?St", name):
             needed[KERNELS].add(name)
-    return {soname: (versions[soname], names) for soname, names in needed.items()}
+    return needed
 
 
 def _symbols(path: Path, *which: str) -> set[str]:
@@ -138,12 +145,6 @@ def _instances(needed: set[str]) -> str:
 def _stubs(names: set[str]) -> str:
     functions = [f'extern "C" int {name}() {{ Missing("{name}"); }}' for name in sorted(names)]
     return "\n".join(['#include "missing.h"', *functions, ""])
-
-
-def _compiled(source: Path, folder: Path) -> Path:
-    built = folder / f"{source.stem}.o"
-    _compile("-c", source, "-o", built)
-    return built
 
 
 def _compile(*arguments: str | Path) -> None:

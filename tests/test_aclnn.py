@@ -26,6 +26,8 @@ from ms_deform.install.builder import find_compiler
 from networks import CHANNELS, TAPS, image, paired, random_array
 from tolerances import assert_close
 
+pytestmark = pytest.mark.not_on_gpu_stand_in("is about Ascend")
+
 # CANN 8.5, aclnnDeformableConv2d, "Prototype".
 PROTOTYPE = """
 aclnnStatus aclnnDeformableConv2dGetWorkspaceSize(

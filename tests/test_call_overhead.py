@@ -18,6 +18,8 @@ from mindspore import ops
 from ms_deform import deform_conv2d
 from networks import random_array
 
+pytestmark = pytest.mark.not_on_gpu_stand_in("measures time")
+
 ROUNDS, CALLS = 10, 100
 
 

@@ -22,7 +22,10 @@ from tolerances import assert_close
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install '.[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install '.[onnx]'")
 
-pytestmark = pytest.mark.usefixtures("device", "scratch_folder")
+pytestmark = [
+    pytest.mark.usefixtures("device", "scratch_folder"),
+    pytest.mark.not_on_gpu_stand_in("is about files"),
+]
 
 OPSETS = (19, 22)
 # onnxruntime refuses an empty batch.

@@ -10,7 +10,10 @@ from mindspore import ops
 import ms_deform
 from ms_deform import deform_conv2d
 
-pytestmark = pytest.mark.usefixtures("device")
+pytestmark = [
+    pytest.mark.usefixtures("device"),
+    pytest.mark.not_on_gpu_stand_in("takes minutes"),
+]
 
 # What real networks need most for: input, weight, output size, taken from the benchmark's rows.
 LARGEST_LAYERS = {

@@ -15,7 +15,10 @@ from mindspore import nn
 
 from networks import LayerNet, MeanSquare, image
 
-pytestmark = [pytest.mark.usefixtures("device", "mode"), pytest.mark.usefixtures("scratch_folder")]
+pytestmark = [
+    pytest.mark.usefixtures("device", "mode", "scratch_folder"),
+    pytest.mark.not_on_gpu_stand_in("is about files"),
+]
 
 
 def test_a_deep_copy_computes_the_same_and_trains_alone():

@@ -13,6 +13,9 @@ from ms_deform.backends import aot
 from networks import Call, call_tensors
 
 
+pytestmark = pytest.mark.usefixtures("device")
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """What the kernels of each call so far were asked."""

@@ -19,7 +19,10 @@ WHY = "needs torch and torchvision: pip install '.[parity]'"
 torch = pytest.importorskip("torch", reason=WHY)
 torch_networks = pytest.importorskip("torch_networks", reason=WHY)
 
-pytestmark = pytest.mark.usefixtures("device", "scratch_folder")
+pytestmark = [
+    pytest.mark.usefixtures("device", "scratch_folder"),
+    pytest.mark.not_on_gpu_stand_in("takes minutes"),
+]
 
 LEARNING_RATES = {"resnet": 0.002, "alignment": 0.02, "text detection": 0.01}
 STEPS = 30

@@ -7,6 +7,7 @@
 //
 // MS_EMULATION_ORDER=descending runs the threads and the blocks in the opposite order: results that
 // then differ show a race. MS_EMULATION_FAIL=allocate or launch makes these fail.
+// MS_EMULATION_STREAMS=1 writes the stream of every kernel.
 // MS_EMULATION_RECORD=FILE writes what is launched, a line each of blocks, threads and bytes of
 // shared memory, runs nothing and touches no memory. MS_EMULATION_MULTIPROCESSORS is how many the
 // GPU has.
@@ -79,7 +80,7 @@ namespace emulation {
 
 // Runs `thread` once for every thread of every block; its error is for cudaGetLastError.
 void RunGrid(const void* kernel, int64_t blocks, int threads, int64_t shared_bytes,
-             const std::function<void()>& thread);
+             cudaStream_t stream, const std::function<void()>& thread);
 
 void* SharedMemory();
 

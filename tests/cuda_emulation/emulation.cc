@@ -247,8 +247,11 @@ bool CanRun(const void* kernel, int64_t blocks, int threads, int64_t shared_byte
 }  // namespace
 
 void RunGrid(const void* kernel, int64_t blocks, int threads, int64_t shared_bytes,
-             const std::function<void()>& thread) {
+             cudaStream_t stream, const std::function<void()>& thread) {
   const std::lock_guard<std::mutex> lock(device);
+  if (std::getenv("MS_EMULATION_STREAMS") != nullptr) {
+    std::fprintf(stderr, "a kernel on stream %p\n", static_cast<void*>(stream));
+  }
   if (!CanRun(kernel, blocks, threads, shared_bytes)) {
     last_error = cudaErrorInvalidConfiguration;
     return;
@@ -353,11 +356,7 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMallocFromPoolAsync(void** data, size_t bytes, cudaMemPool_t pool,
-                                    cudaStream_t stream) {
-  if (std::getenv("MS_EMULATION_STREAMS") != nullptr) {
-    std::fprintf(stderr, "emulation: stream %p\n", static_cast<void*>(stream));
-  }
+cudaError_t cudaMallocFromPoolAsync(void** data, size_t bytes, cudaMemPool_t pool, cudaStream_t) {
   const std::lock_guard<std::mutex> lock(pool_guard);
   if (emulation::Asked("MS_EMULATION_FAIL", "allocate")) {
     return cudaErrorMemoryAllocation;

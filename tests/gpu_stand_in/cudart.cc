@@ -143,7 +143,7 @@ Error cudaMemsetAsync(void* data, int value, size_t bytes, void*) {
 Error cudaStreamCreate(void** stream) {
   NewHandle(stream);
   if (std::getenv("GPU_STAND_IN_STREAMS") != nullptr) {
-    std::fprintf(stderr, "stand-in: made stream %p\n", *stream);
+    std::fprintf(stderr, "made stream %p\n", *stream);
   }
   return kSuccess;
 }

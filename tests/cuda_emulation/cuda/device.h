@@ -21,8 +21,8 @@ MS_DEFORM_DEVICE Shared& SharedMemory() {
 
 template <typename Arguments>
 static inline void Launch(void (*kernel)(Arguments), int64_t blocks, int threads,
-                          int64_t shared_bytes, cudaStream_t, const Arguments& arguments) {
-  emulation::RunGrid(reinterpret_cast<const void*>(kernel), blocks, threads, shared_bytes,
+                          int64_t shared_bytes, cudaStream_t stream, const Arguments& arguments) {
+  emulation::RunGrid(reinterpret_cast<const void*>(kernel), blocks, threads, shared_bytes, stream,
                      [&] { kernel(arguments); });
 }
 
