@@ -18,6 +18,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+import gpu_stand_in
 from cuda_emulation import build_emulated
 from kernel_driver import Driver, build_driver, cross_driver
 from kernels import Kernels, cpu_targets, cuda_kernels, emulated_kernels, native_kernels
@@ -25,6 +26,7 @@ from ms_deform.backends import set_backend
 from ms_deform.install.library import LIBRARY_TARGETS, LibraryError, find_library
 
 MISSING = pytest.StashKey[list[str]]()
+ON_GPU_STAND_IN = gpu_stand_in.VARIABLE in os.environ
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 
 hypothesis.settings.register_profile(
@@ -43,12 +45,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what takes long, unless asked for all, and what needs missing packages."""
+    """Leaves out what takes long, unless asked for all, and what cannot run here."""
     run_long = config.getoption("--all")
     left_out = [
         item
         for item in items
-        if missing_packages(item) or (item.get_closest_marker("long") and not run_long)
+        if missing_packages(item)
+        or not runs_on_device(item)
+        or (item.get_closest_marker("long") and not run_long)
     ]
     config.stash[MISSING] = sorted(set().union(*map(missing_packages, items)))
     items[:] = [item for item in items if item not in set(left_out)]
@@ -60,11 +64,24 @@ def missing_packages(item: pytest.Item) -> set[str]:
     return {name for name in names if find_spec(name) is None}
 
 
+def runs_on_device(item: pytest.Item) -> bool:
+    """On the stand-in for a GPU that is what is for a GPU, has its kernels and takes not too long."""
+    if item.get_closest_marker("gpu"):
+        return "GPU" in usable_device_targets()
+    if not ON_GPU_STAND_IN:
+        return True
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    # MindSpore's own kernels of the composition have no stand-in.
+    suits = params.get("device") == "GPU" and params.get("backend") != "composition"
+    return suits and not item.get_closest_marker("not_on_gpu_stand_in")
+
+
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     missing = ", ".join(config.stash[MISSING])
     return [f"left out: tests that need {missing} (extras demo and bench)"] if missing else []
 
 
+@cache
 def usable_device_targets() -> list[str]:
     """The CPU, without whose library no test can run, and a GPU where MindSpore has one."""
     usable = []

@@ -336,7 +336,11 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMallocFromPoolAsync(void** data, size_t bytes, cudaMemPool_t pool, cudaStream_t) {
+cudaError_t cudaMallocFromPoolAsync(void** data, size_t bytes, cudaMemPool_t pool,
+                                    cudaStream_t stream) {
+  if (std::getenv("MS_EMULATION_STREAMS") != nullptr) {
+    std::fprintf(stderr, "emulation: stream %p\n", static_cast<void*>(stream));
+  }
   const std::lock_guard<std::mutex> lock(pool_guard);
   if (emulation::Asked("MS_EMULATION_FAIL", "allocate")) {
     return cudaErrorMemoryAllocation;

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "handle.h"
+
+MS_HANDLE(cusparseCreate, cusparseDestroy, cusparseSetStream)
