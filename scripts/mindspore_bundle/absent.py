@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In the place of a package that a bundle leaves out: all that is imported from it is a class, whose
-call does nothing. MindSpore itself makes some: for the seed, and at its end."""
+"""In the place of a package that a bundle leaves out: all that is imported from it is a class.
+
+A call of it does nothing: MindSpore itself makes some, for the seed and at its end.
+"""
 
 from __future__ import annotations
 

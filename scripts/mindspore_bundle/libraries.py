@@ -81,12 +81,15 @@ def _definition(library: str, symbol: Symbol) -> str:
     return f'void {name}() {{ Missing("{name} of {library}"); }}'
 
 
+_COMPILER = ("g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-s")
+
+
 def build_stub(path: Path, source: str, version: str = "") -> None:
-    """The library at path, under the name of its file; version: of its symbols, if they have one."""
+    """The library at path, under its name; version: of its symbols, if they have one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unit, script = (path.with_name(f"{path.name}{suffix}") for suffix in (".cc", ".map"))
     unit.write_text(source)
-    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-s", f"-Wl,-soname,{path.name}", unit]
+    command = [*_COMPILER, f"-Wl,-soname,{path.name}", unit]
     if version:
         script.write_text(f"{version} {{ global: *; }};\n")
         command.append(f"-Wl,--version-script={script}")

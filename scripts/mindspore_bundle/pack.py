@@ -77,12 +77,14 @@ def prove(bundle: Path, stand_in: Mapping[str, str]) -> None:
 
 
 def pack(bundle: Path, archive: Path) -> None:
-    with lzma.open(archive, "wb", filters=FILTERS) as packed:
-        with tarfile.open(fileobj=packed, mode="w|") as tar:
-            # Libraries beside each other, as they have much in common.
-            for path in sorted(bundle.rglob("*"), key=lambda path: (path.suffix, path)):
-                if path.is_file():
-                    tar.add(path, path.relative_to(bundle))
+    # Libraries beside each other, as they have much in common.
+    files = sorted(filter(Path.is_file, bundle.rglob("*")), key=lambda path: (path.suffix, path))
+    with (
+        lzma.open(archive, "wb", filters=FILTERS) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as tar,
+    ):
+        for path in files:
+            tar.add(path, path.relative_to(bundle))
 
 
 def _made(folder: Path) -> Path:

@@ -50,7 +50,7 @@ def call_times(file: Path) -> list[str]:
 
 
 def environment(bundle: Path) -> dict[str, str]:
-    """For the commands above: the bundle's packages alone, without those that are installed (-S)."""
+    """For the commands above: with -S, the bundle's packages are the only ones."""
     places = (bundle / "site", ROOT, ROOT / "tests", ROOT / "scripts")
     return {
         "PYTHONPATH": os.pathsep.join(map(str, places)),

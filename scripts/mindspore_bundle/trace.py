@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m mindspore_bundle.trace FILE ARGUMENTS: python -m pytest ARGUMENTS; FILE lists what it read."""
+"""python -m mindspore_bundle.trace FILE ARGUMENTS: pytest with them; FILE lists what it read."""
 
 from __future__ import annotations
 
