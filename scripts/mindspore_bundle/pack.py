@@ -71,9 +71,8 @@ def prove(bundle: Path, stand_in: Mapping[str, str]) -> None:
         "MS_DEFORM_LIBRARY_DIR": stand_in["MS_DEFORM_LIBRARY_DIR"],
         **run.environment(bundle),
     }
+    _run(run.call_times(bundle.with_name("call_times.json")), environment)
     _run(run.tests(), environment)
-    times = bundle.with_name("call_times.json")
-    _run(run.call_times(times), environment)
 
 
 def pack(bundle: Path, archive: Path) -> None:
@@ -93,4 +92,5 @@ def _made(folder: Path) -> Path:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    subprocess.run(command, cwd=run.ROOT, env=environment, check=True)
+    if subprocess.run(command, cwd=run.ROOT, env=environment).returncode != 0:
+        sys.exit(f"no bundle was made, as this failed: {' '.join(command)}")
