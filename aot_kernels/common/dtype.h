@@ -90,14 +90,16 @@ static inline Real Load(Real value) {
 
 static inline float Load(BFloat16 value) { return FloatOf(uint32_t{value.bits} << 16); }
 
-// Exponent and fraction move into float's place; the product with 2^112 rebiases the exponent and
-// normalises subnormals. Infinity and NaN come out at 65536 or more and get float's top exponent.
+// Exponent and fraction move into float's place, the exponent to float's bias. A subnormal half is a
+// fraction of 2^-14, which a subtraction leaves of normal floats: MindSpore's threads take subnormal
+// floats for zero in graph mode.
 static inline float Load(Float16 value) {
-  const uint32_t sign = (uint32_t{value.bits} & 0x8000u) << 16;
-  const float two_to_112 = FloatOf(0x77800000u);
-  const float magnitude = FloatOf((uint32_t{value.bits} & 0x7fffu) << 13) * two_to_112;
-  const uint32_t special = magnitude >= 65536.0f ? 0x7f800000u : 0u;
-  return FloatOf(BitsOf(magnitude) | special | sign);
+  const uint32_t shifted = (uint32_t{value.bits} & 0x7fffu) << 13;
+  const uint32_t normal = shifted + (112u << 23);
+  const uint32_t subnormal = BitsOf(FloatOf(shifted + (113u << 23)) - FloatOf(113u << 23));
+  const uint32_t special = shifted >= (31u << 23) ? 112u << 23 : 0u;
+  const uint32_t magnitude = shifted < (1u << 23) ? subnormal : normal + special;
+  return FloatOf(magnitude | (uint32_t{value.bits} & 0x8000u) << 16);
 }
 
 template <typename Real>

@@ -195,18 +195,14 @@ cudaError ArrayReduce(T* from, const std::vector<size_t>& sizes, bool reduce_fir
                       ReduceType_t type, T*, T* to, CUstream_st*) {
   const bool mean = type == 4;
   if (type != 0 && !mean) {
-    Missing("ArrayReduce for anything but sums and means");
+    Missing("ArrayReduce but sums and means");
   }
   const Shape shape(sizes.begin(), sizes.end());
   Shape kept = shape;
   for (size_t axis = reduce_first ? 0 : 1; axis < kept.size(); axis += 2) {
     kept[axis] = 1;
   }
-  const Shape strides = BroadcastStrides(kept, shape);
-  std::vector<double> sums(CountOf(kept));
-  for (int64_t i = 0; i < CountOf(shape); ++i) {
-    sums[PlaceOf(i, shape, strides)] += Value(from[i]);
-  }
+  const auto sums = Sums(shape, kept, [&](int64_t i) { return Value(from[i]); });
   const double terms = mean ? Value(CountOf(shape)) / Value(CountOf(kept)) : 1;
   std::transform(sums.begin(), sums.end(), to, [&](double sum) { return Element<T>(sum / terms); });
   return kSuccess;
@@ -221,6 +217,28 @@ cudaError CalBiasAddGradNCHW(size_t count, size_t channels, int height, int widt
     sums[i / pixels % channels] += Value(from[i]);
   }
   std::transform(sums.begin(), sums.end(), to, Element<T>);
+  return kSuccess;
+}
+
+// From the results of softmax, [batch, classes].
+template <typename T, typename Label>
+cudaError CrossEntropyWithSparse(const T* from, const Label* labels, size_t batch, size_t classes,
+                                 T* to, CUstream_st*) {
+  double sum = 0;
+  for (size_t i = 0; i < batch; ++i) {
+    sum -= std::log(Value(from[i * classes + static_cast<size_t>(labels[i])]));
+  }
+  *to = Element<T>(sum / Value(batch));
+  return kSuccess;
+}
+
+template <typename T, typename Label>
+cudaError CrossEntropyGradWithSparse(const T* from, const Label* labels, size_t batch,
+                                     size_t classes, T* to, CUstream_st*) {
+  for (size_t i = 0; i < batch * classes; ++i) {
+    const double expected = i % classes == static_cast<size_t>(labels[i / classes]) ? 1 : 0;
+    to[i] = Element<T>((Value(from[i]) - expected) / Value(batch));
+  }
   return kSuccess;
 }
 

@@ -75,7 +75,7 @@ int Store(const D& of, void* data, const std::vector<double>& sums, double alpha
   return 0;
 }
 
-std::vector<double> SumsOf(const D& descriptor) {
+std::vector<double> ZerosOf(const D& descriptor) {
   return std::vector<double>(static_cast<size_t>(CountOf(descriptor.shape)));
 }
 
@@ -90,19 +90,6 @@ int Answer(int* returned, Performance* performance) {
   *performance = {};
   return 0;
 }
-
-// visit(place of the first, distance of the next) for every row that softmax is taken over: all but
-// the images in mode 0, the channels in mode 1.
-template <typename Visit>
-void ForEachRow(const D& x, int mode, const Visit& visit) {
-  const int64_t images = x.shape[0], all = CountOf(x.shape) / images;
-  const int64_t pixels = mode == 0 ? 1 : all / x.shape[1];
-  for (int64_t i = 0; i < images * pixels; ++i) {
-    visit(i / pixels * all + i % pixels, pixels, all / pixels);
-  }
-}
-
-enum Softmax : int { kFast = 0, kAccurate = 1, kLog = 2 };
 
 }  // namespace
 
@@ -188,7 +175,7 @@ MS_ALGORITHM(BackwardFilter)
 int cudnnConvolutionForward(void*, const void* alpha, D* x, const void* x_data, D* w,
                             const void* w_data, D* c, int, void*, size_t, const void* beta, D* y,
                             void* y_data) {
-  std::vector<double> sums = SumsOf(*y);
+  std::vector<double> sums = ZerosOf(*y);
   ForEachProduct(*x, *w, *c, *y, [&](int64_t i, int64_t j, int64_t k) {
     sums[k] += Read(x->type, x_data, i) * Read(w->type, w_data, j);
   });
@@ -198,7 +185,7 @@ int cudnnConvolutionForward(void*, const void* alpha, D* x, const void* x_data, 
 int cudnnConvolutionBackwardData(void*, const void* alpha, D* w, const void* w_data, D* dy,
                                  const void* dy_data, D* c, int, void*, size_t, const void* beta,
                                  D* dx, void* dx_data) {
-  std::vector<double> sums = SumsOf(*dx);
+  std::vector<double> sums = ZerosOf(*dx);
   ForEachProduct(*dx, *w, *c, *dy, [&](int64_t i, int64_t j, int64_t k) {
     sums[i] += Read(w->type, w_data, j) * Read(dy->type, dy_data, k);
   });
@@ -208,7 +195,7 @@ int cudnnConvolutionBackwardData(void*, const void* alpha, D* w, const void* w_d
 int cudnnConvolutionBackwardFilter(void*, const void* alpha, D* x, const void* x_data, D* dy,
                                    const void* dy_data, D* c, int, void*, size_t, const void* beta,
                                    D* dw, void* dw_data) {
-  std::vector<double> sums = SumsOf(*dw);
+  std::vector<double> sums = ZerosOf(*dw);
   ForEachProduct(*x, *dw, *c, *dy, [&](int64_t i, int64_t j, int64_t k) {
     sums[j] += Read(x->type, x_data, i) * Read(dy->type, dy_data, k);
   });
@@ -216,13 +203,13 @@ int cudnnConvolutionBackwardFilter(void*, const void* alpha, D* x, const void* x
 }
 
 int cudnnSetOpTensorDescriptor(D*, int operation, int, int) {
-  return operation == 0 ? 0 : Missing("cudnnOpTensor for anything but a sum");
+  return operation == 0 ? 0 : Missing("cudnnOpTensor but sums");
 }
 
 // c = alpha a + beta b + gamma c, b broadcast.
 int cudnnOpTensor(void*, D*, const void* alpha, D* a, const void* a_data, const void* beta, D* b,
                   const void* b_data, const void* gamma, D* c, void* c_data) {
-  std::vector<double> sums = SumsOf(*c);
+  std::vector<double> sums = ZerosOf(*c);
   const Shape strides = BroadcastStrides(b->shape, c->shape);
   for (size_t i = 0; i < sums.size(); ++i) {
     const int64_t at = static_cast<int64_t>(i);
@@ -232,43 +219,45 @@ int cudnnOpTensor(void*, D*, const void* alpha, D* a, const void* a_data, const 
   return Store(*c, c_data, sums, 1, Factor(c->type, gamma));
 }
 
-int cudnnSoftmaxForward(void*, Softmax algorithm, int mode, const void* alpha, D* x,
-                        const void* x_data, const void* beta, D* y, void* y_data) {
-  std::vector<double> sums = SumsOf(*y);
-  ForEachRow(*x, mode, [&](int64_t first, int64_t step, int64_t count) {
-    double most = -INFINITY, sum = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      most = std::max(most, Read(x->type, x_data, first + i * step));
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      sum += std::exp(Read(x->type, x_data, first + i * step) - most);
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      const double log = Read(x->type, x_data, first + i * step) - most - std::log(sum);
-      sums[first + i * step] = algorithm == kLog ? log : std::exp(log);
-    }
-  });
-  return Store(*y, y_data, sums, Factor(y->type, alpha), Factor(y->type, beta));
+int cudnnSetReduceTensorDescriptor(D*, int operation, int, int, int, int) {
+  return operation == 0 ? 0 : Missing("cudnnReduceTensor but sums");
+}
+int cudnnGetReductionIndicesSize(void*, D*, D*, D*, size_t* bytes) {
+  *bytes = 0;
+  return 0;
+}
+int cudnnGetReductionWorkspaceSize(void*, D*, D*, D*, size_t* bytes) {
+  *bytes = 0;
+  return 0;
 }
 
-int cudnnSoftmaxBackward(void*, Softmax algorithm, int mode, const void* alpha, D* y,
-                         const void* y_data, D* dy, const void* dy_data, const void* beta, D* dx,
-                         void* dx_data) {
-  std::vector<double> sums = SumsOf(*dx);
-  ForEachRow(*y, mode, [&](int64_t first, int64_t step, int64_t count) {
-    double sum = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = first + i * step;
-      const double weight = algorithm == kLog ? 1 : Read(y->type, y_data, at);
-      sum += weight * Read(dy->type, dy_data, at);
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = first + i * step;
-      const double value = Read(y->type, y_data, at), slope = Read(dy->type, dy_data, at);
-      sums[at] = algorithm == kLog ? slope - std::exp(value) * sum : value * (slope - sum);
-    }
-  });
-  return Store(*dx, dx_data, sums, Factor(dx->type, alpha), Factor(dx->type, beta));
+// c = alpha * the sums of a over the axes that have the size 1 in c + beta * c
+int cudnnReduceTensor(void*, D*, void*, size_t, void*, size_t, const void* alpha, D* a,
+                      const void* a_data, const void* beta, D* c, void* c_data) {
+  const auto sums =
+      Sums(a->shape, c->shape, [&](int64_t i) { return Read(a->type, a_data, i); });
+  return Store(*c, c_data, sums, Factor(c->type, alpha), Factor(c->type, beta));
+}
+
+// Over all but the images in mode 0, over the channels in mode 1.
+int cudnnSoftmaxForward(void*, int algorithm, int mode, const void* alpha, D* x, const void* x_data,
+                        const void* beta, D* y, void* y_data) {
+  if (algorithm == 2) {
+    Missing("cudnnSoftmaxForward of logarithms");
+  }
+  Shape kept = {x->shape[0], 1, x->shape[2], x->shape[3]};
+  if (mode == 0) {
+    kept = {x->shape[0], 1, 1, 1};
+  }
+  const auto exponential = [&](int64_t i) { return std::exp(Read(x->type, x_data, i)); };
+  const std::vector<double> sums = Sums(x->shape, kept, exponential);
+  const Shape strides = BroadcastStrides(kept, x->shape);
+  std::vector<double> shares = ZerosOf(*y);
+  for (size_t i = 0; i < shares.size(); ++i) {
+    const int64_t at = static_cast<int64_t>(i);
+    shares[i] = exponential(at) / sums[PlaceOf(at, x->shape, strides)];
+  }
+  return Store(*y, y_data, shares, Factor(y->type, alpha), Factor(y->type, beta));
 }
 
 }  // extern "C"
