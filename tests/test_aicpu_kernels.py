@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from aicpu_sdk_builds import build_aicpu_driver
 from element_types import held_in
-from geometries import GRID, Geometry, geometries
+from geometries import GRID, Geometry
 from kernel_driver import CROSS, Driver, missing_tools
 from kernels import Problem, by_reference, problem_of
 from ms_deform.install.builder import find_compiler
+from random_geometries import geometries
 from tolerances import assert_close, assert_gradients_close
 
 DTYPES = ("float32", "float16")

@@ -15,6 +15,7 @@ import readme
 from ms_deform.install.library import find_library
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+EMULATED_CARD = Path(__file__).with_name("emulated_card")
 # Of the tiny row: input, offset, mask, weight, bias, output
 TINY_ELEMENTS = 2 * 4 * 9 * 12 + 2 * 27 * 5 * 6 + 6 * 4 * 9 + 6 + 2 * 6 * 5 * 6
 PEERS = ("torchvision", "onnxruntime", "openvino", "ncnn", "builtin")
@@ -26,9 +27,8 @@ TINY_ROWS = f"""
 import sys
 
 sys.path.insert(0, {str(SCRIPTS)!r})
-from benchmark import cli, cuda, devices, measure, peers, rows
+from benchmark import cli, cuda, devices, peers, rows
 from benchmark.roof import Rates
-from benchmark.side import Side, make_call
 
 rows.ROWS["c4"] = rows.Row(n=2, c=4, o=6, h=9, w=12, s=2)
 sys.argv += ["--rounds", "1", "--json", "rows.json"]
@@ -46,8 +46,8 @@ class Wrong(peers.MsDeform):
 peers.MindSporeBuiltin.by_default = True
 devices.SIDES["cpu"]["wrong"] = Wrong
 """
-# On host memory, with the emulated library in the place of the GPU's.
-ON_EMULATED_GPU = """
+# A machine's that is too slow to measure one.
+WITH_LOW_ROOF = """
 class Roof:
     name, meaning = "of roof", ""
 
@@ -59,11 +59,6 @@ class Roof:
 
 
 cuda.Roof = Roof
-cuda.device_name = lambda: "emulated"
-cli.loaded_isa = lambda target: "sm_00"
-cli.make_call = lambda *call: make_call(*call)._replace(device="cpu")
-measure.SIDES = {"cpu": devices.SIDES["cuda"]}
-cuda.OnGpu.seconds = Side.seconds
 """
 
 (README,) = readme.shell_blocks("test_benchmark")
@@ -178,12 +173,14 @@ def test_extra_memory_is_measured(tmp_path):
 @pytest.mark.needs("torchvision")
 def test_a_gpu_is_timed_beside_torchvision_on_it(tmp_path, emulated_cuda, monkeypatch):
     monkeypatch.setenv("MS_DEFORM_LIBRARY_DIR", str(emulated_cuda.parent))
-    _, report = run_as_printed(tmp_path, CUDA_COMMAND, ON_EMULATED_GPU)
-    assert report["machine"]["gpu"] == "emulated"
+    monkeypatch.setenv("PYTHONPATH", str(EMULATED_CARD))
+    _, report = run_as_printed(tmp_path, CUDA_COMMAND, WITH_LOW_ROOF)
+    assert report["machine"]["gpu"] == "emulated GPU"
     for entry in report["rows"]:
         assert set(entry["ratio"]) == {"torchvision"}, entry["left_out"]
         # The roof here is so slow at copying that its products do not count.
         copying = 3 * TINY_ELEMENTS if entry["pass"] == "training" else TINY_ELEMENTS
+        assert entry["bytes"] == 4 * copying
         expected = 4 * copying / 1e5 / (1e-3 * entry["milliseconds"]["ms_deform"])
         assert entry["roof_share"] == pytest.approx(expected)
 

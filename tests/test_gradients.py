@@ -17,9 +17,10 @@ from mindspore import nn
 
 import operator_under_test
 import reference
-from geometries import GRID, Geometry, geometries
+from geometries import GRID, Geometry
 from kernels import by_reference, problem_of
 from operator_under_test import ARRAYS, each_backend_and_dtype, to_array
+from random_geometries import geometries
 from tolerances import assert_close, assert_gradients_close
 
 pytestmark = pytest.mark.usefixtures("device", "mode", "backend")

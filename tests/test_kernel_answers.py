@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import recorded
 from element_types import ELEMENT_BYTES, rounded
 from finite_differences import assert_gradients_match_differences
-from geometries import CUDA_BLOCKS, GRID, Geometry, geometries
+from geometries import CUDA_BLOCKS, GRID, Geometry
 from kernels import Answer, Kernels, Problem, by_reference, problem_of
+from random_geometries import geometries
 
 GEOMETRIES = {**GRID, **CUDA_BLOCKS}
 

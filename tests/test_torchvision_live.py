@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geometries import Geometry, geometries
+from geometries import Geometry
 from kernels import Kernels, problem_of
+from random_geometries import geometries
 
 pytest.importorskip("torchvision", reason="needs torch and torchvision: pip install '.[parity]'")
 

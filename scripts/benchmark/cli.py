@@ -32,7 +32,7 @@ from benchmark.measure import (
     scratch_bytes,
 )
 from benchmark.report import Report, Table, heading, legend, scaling_header, scaling_line, summarise
-from benchmark.roof import FmaPeak
+from benchmark.roof import FmaPeak, bytes_moved
 from benchmark.rows import ROWS, find_rows
 from benchmark.side import DTYPES, OURS, PASSES, Call, make_call
 from ms_deform import __version__
@@ -146,6 +146,8 @@ def time_rows(arguments: argparse.Namespace, report: Report) -> None:
             if arguments.memory:
                 entry.update(measure_memory(call, list(entry["milliseconds"])))
             report["rows"].append(entry)
+            if arguments.json:  # what is there already, should the run be cut short
+                write_report(report, arguments.json)
             progress.write(table.line(entry))
             sys.stdout.flush()
     report["summary"] = summarise(report["rows"])
@@ -170,6 +172,7 @@ def time_call(
     least = statistics.median(rate.least_seconds(call) for rate in rates)
     return {
         "flops": call.row.flops(call.training),
+        "bytes": bytes_moved(call),
         "roof": [rate._asdict() for rate in rates],
         "roof_share": 1e3 * least / statistics.median(mine),
         "milliseconds": {side: statistics.median(each) for side, each in times.items()},
@@ -235,6 +238,12 @@ def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
                 sys.stdout.flush()
 
 
+def write_report(report: Report, path: Path) -> None:
+    whole = path.with_name(f".{path.name}")
+    whole.write_text(json.dumps(report, indent=1))
+    os.replace(whole, path)
+
+
 def main() -> None:
     arguments = parse_arguments()
     if arguments.plot:  # before minutes of measuring, if matplotlib is missing
@@ -247,6 +256,6 @@ def main() -> None:
     print(heading(report), flush=True)
     (time_scaling if arguments.scaling else time_rows)(arguments, report)
     if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1))
+        write_report(report, arguments.json)
     if arguments.plot:
         draw(report, arguments.plot)

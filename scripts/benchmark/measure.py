@@ -17,13 +17,9 @@ import numpy as np
 
 import ms_deform
 from benchmark.devices import SIDES
-from benchmark.roof import PAUSE_SECONDS
 from benchmark.rows import Row
 from benchmark.side import OURS, Call, Side, make_call
 
-# Short calls are repeated in a turn: the first warms the caches and the threads that the pause
-# has let go cold, and the median of the others counts.
-TURN_SECONDS = 0.1
 TINY = Row(n=1, c=4, o=4, h=4, w=4)
 # Of the largest element: sums in another order stay far below, another operator does not.
 # torchvision sums float16 in float16 on a GPU.
@@ -35,9 +31,10 @@ Result = TypeVar("Result")
 
 def turn(side: Side) -> float:
     """Milliseconds of a call."""
-    time.sleep(PAUSE_SECONDS)
+    time.sleep(side.pause_seconds)
     taken: list[float] = []
-    while sum(taken) < TURN_SECONDS:
+    end = time.perf_counter() + side.turn_seconds
+    while not taken or time.perf_counter() < end:
         taken.append(side.seconds())
     return 1e3 * statistics.median(taken[1:] or taken)
 

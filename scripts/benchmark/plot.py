@@ -12,9 +12,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from benchmark.devices import SIDES
 from benchmark.report import Report, machine_name, picoseconds_per_flop
-from benchmark.side import PASSES
+from benchmark.side import DTYPES, PASSES
 
-COLOURS = {name: f"C{index}" for index, name in enumerate((*SIDES["cpu"], *PASSES))}
+COLOURS = {name: f"C{index}" for index, name in enumerate((*SIDES["cpu"], *PASSES, *DTYPES))}
 
 
 def draw(report: Report, path: Path) -> None:

@@ -11,12 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmark.side import Call
+from benchmark.side import PAUSE_SECONDS, Call
 from ms_deform.install.builder import CPU_INSTRUCTION_SETS, find_compiler
 from ms_deform.install.library import loaded_isa
 
-# Longer than the idle threads of any side spin, lest they take cycles of the side that follows.
-PAUSE_SECONDS = 0.05
 PEAK_SECONDS = 0.02
 _ELEMENT_BYTES = {"float64": 8, "float32": 4}
 

@@ -10,6 +10,7 @@ loaded.
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from benchmark.rows import Arrays, Row, make_arrays
 OURS = "ms_deform"
 PASSES = ("forward", "training")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+# Longer than the idle threads of any side spin, lest they take cycles of the side that follows.
+PAUSE_SECONDS = 0.05
 
 
 class Call(NamedTuple):
@@ -36,12 +39,14 @@ class Call(NamedTuple):
 
 def make_call(row: Row, dtype: str, training: bool, threads: int, device: str = "cpu") -> Call:
     """The halves' arrays are float32, which NumPy has for both; each side rounds them alike."""
-    arrays = make_arrays(row, np.float64 if dtype == "float64" else np.float32)
+    arrays = _arrays(row, np.float64 if dtype == "float64" else np.float32)
     if device == "cuda" and dtype == "float16":
         # torchvision computes coordinates in float16, which holds these exactly, up to 512 pixels.
-        np.round(arrays.offset * 4, out=arrays.offset)
-        arrays.offset[...] /= 4
+        arrays = arrays._replace(offset=np.round(arrays.offset * 4) / 4)
     return Call(row, arrays, dtype, training, threads, device)
+
+
+_arrays = lru_cache(maxsize=1)(make_arrays)  # the passes of a row have the same
 
 
 class Side:
@@ -51,6 +56,10 @@ class Side:
     dtypes: tuple[str, ...] = DTYPES
     trains = False
     by_default = True
+    # Short calls are repeated in a turn: the first warms the caches and the threads that the pause
+    # has let go cold, and the median of the others counts.
+    pause_seconds = PAUSE_SECONDS
+    turn_seconds = 0.1
 
     @classmethod
     def versions(cls) -> dict[str, str]:

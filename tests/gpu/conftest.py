@@ -13,38 +13,50 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from device_memory import usable_memories
+from device_memory import usable_memory
 
 from aot_caller import AotCaller, Memory
 from benchmark.aot_library import AotLibrary
 from kernels import Kernels
-from ms_deform.install.builder import BuildError, build
+from ms_deform.install.builder import BuildError, build, find_nvcc
+from ms_deform.install.library import LibraryError, library_path, read_info
 
-MEMORIES, WHY_NOT = usable_memories()
+MEMORY, WHY_NOT = usable_memory()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without a GPU one test stays, to say so."""
     here = Path(__file__).parent
-    if not MEMORIES:
+    if MEMORY is None:
         ours = [item for item in items if here in item.path.parents]
         for item in ours[1:]:
             items.remove(item)
 
 
-@pytest.fixture(scope="session", params=list(MEMORIES) or [None])
-def memory(request: pytest.FixtureRequest) -> Memory:
-    if request.param is None:
+@pytest.fixture(scope="session")
+def memory() -> Memory:
+    if MEMORY is None:
         pytest.skip("; ".join(WHY_NOT))
-    return MEMORIES[request.param]
+    return MEMORY
 
 
 @pytest.fixture(scope="session")
 def library(memory, tmp_path_factory: pytest.TempPathFactory) -> AotLibrary:
     try:
-        return AotLibrary(build("cuda"), tmp_path_factory.mktemp("caller"))
+        find_nvcc()
     except BuildError as error:
         pytest.skip(str(error))
+    architectures = built_for() or [memory.architecture()]
+    return AotLibrary(build("cuda", architectures=architectures), tmp_path_factory.mktemp("caller"))
+
+
+def built_for() -> list[str]:
+    """The GPUs of the library in place, which the tests bring up to date and not to another one."""
+    try:
+        isas = read_info(library_path("cuda")).isas
+    except LibraryError:
+        return []
+    return [isa for isa in isas if isa.startswith("sm_")]
 
 
 @pytest.fixture(scope="session")

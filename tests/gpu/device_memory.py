@@ -16,6 +16,9 @@ class TorchMemory:
         self._stream = torch.cuda.Stream()
         self.stream = self._stream.cuda_stream
 
+    def architecture(self) -> str:
+        return "sm_{}{}".format(*self._torch.cuda.get_device_capability())
+
     def upload(self, data: bytes) -> Any:
         buffer = self._torch.from_numpy(np.frombuffer(data, np.uint8).copy()).cuda()
         self._torch.cuda.synchronize()
@@ -37,6 +40,9 @@ class CupyMemory:
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self.stream = self._stream.ptr
 
+    def architecture(self) -> str:
+        return f"sm_{self._cupy.cuda.Device().compute_capability}"
+
     def upload(self, data: bytes) -> Any:
         buffer = self._cupy.asarray(np.frombuffer(data, np.uint8))
         self._cupy.cuda.Device().synchronize()
@@ -50,16 +56,13 @@ class CupyMemory:
         return buffer.data.ptr
 
 
-MEMORIES = {"torch": TorchMemory, "cupy": CupyMemory}
-
-
-def usable_memories() -> tuple[dict[str, Any], list[str]]:
-    """Those that can be used here, and why the others cannot."""
-    usable, reasons = {}, []
-    for name, memory in MEMORIES.items():
+def usable_memory() -> tuple[Any, list[str]]:
+    """The first that can be used here, or None, and why those before it cannot."""
+    reasons = []
+    for name, memory in (("torch", TorchMemory), ("cupy", CupyMemory)):
         try:
-            usable[name] = memory()
+            return memory(), reasons
         except Exception as error:  # each package has its own for a GPU that is not there
             reason, _, _ = str(error).partition("\n")
             reasons.append(f"{name} has no NVIDIA GPU here: {reason}")
-    return usable, reasons
+    return None, reasons

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""scripts/prove_gpu.sh proves the kernels on a card: here on the emulation, with doubled tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpu_proof import kernels, parts, table
+from gpu_proof.run import Failed, LeftOut, Part, Work, run_parts
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "prove_gpu.sh"
+EMULATED_CARD = Path(__file__).with_name("emulated_card")
+TOOLS = ("nvcc", "nvidia-smi", "compute-sanitizer", "ncu")
+ROW = "n1,c4,o4,h6,w7"
+LARGER_ROW = "n2,c8,o4,h9,w8,og2"
+UNTIDY_SANITIZER = """#!/bin/sh
+echo "========= Invalid __global__ read of size 4 bytes"
+echo "========= ERROR SUMMARY: 1 error"
+exit 1
+"""
+
+
+class Machine:
+    """A machine with the emulated card and some tools, and no MindSpore."""
+
+    def __init__(self, folder: Path, library: Path) -> None:
+        self.folder = folder
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        no_mindspore = folder / "python" / "mindspore.py"
+        no_mindspore.parent.mkdir()
+        no_mindspore.write_text("raise ImportError('there is no MindSpore here')\n")
+        self.environment = {
+            **os.environ,
+            "PATH": f"{self.tools}{os.pathsep}{os.environ['PATH']}",
+            "PYTHON": sys.executable,
+            "PYTHONPATH": f"{no_mindspore.parent}{os.pathsep}{EMULATED_CARD}",
+            "MS_DEFORM_LIBRARY_DIR": str(library),
+            # The emulation takes minutes for all.
+            "PYTEST_ADDOPTS": "-k 'float16-True and (pixels or 5x5)'",
+            "SANITIZED_TESTS": "float16-True and 5x5",
+        }
+
+    def prove(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(SCRIPT), str(self.folder / "proof"), *arguments]
+        return subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True
+        )
+
+    def found(self) -> dict:
+        return json.loads((self.folder / "proof" / "proof.json").read_text())
+
+    def table(self) -> str:
+        return (self.folder / "proof" / "table.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the proofs build, so that one of them does."""
+    return tmp_path_factory.mktemp("library")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, library: Path) -> Machine:
+    return Machine(tmp_path, library)
+
+
+@pytest.mark.long
+@pytest.mark.needs("torchvision", "tqdm", "matplotlib")
+def test_the_whole_proof_passes_on_the_emulated_card(machine: Machine) -> None:
+    for tool in TOOLS:
+        (machine.tools / tool).symlink_to(EMULATED_CARD / tool)
+    done = machine.prove("--rows", ROW, LARGER_ROW)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].endswith("all is proven")
+
+    found = machine.found()
+    states = {name: report["state"] for name, report in found.items()}
+    assert states.pop("wheels") == "left out"
+    assert set(states) == {part.name for part in parts.PARTS} - {"wheels"}
+    assert set(states.values()) == {"passed"}
+    assert found["build"]["built"] == ["sm_33", "compute_33"]
+    assert set(found["tests"]["tests"]) == {"passed"}
+    assert found["sanitizer"]["tools"] == dict.fromkeys(parts.SANITIZERS, "clean")
+    for dtype in ("float32", "float16", "bfloat16"):
+        rows = found["benchmark"]["reports"][dtype]["rows"]
+        timed = [(row["name"], row["pass"]) for row in rows]
+        assert timed == [
+            (name, kind) for name in (ROW, LARGER_ROW) for kind in ("forward", "training")
+        ]
+        for row in rows:
+            assert row["milliseconds"]["ms_deform"] > 0
+            assert row["memory"]["ms_deform"] > 0
+            assert ("torchvision" in row["ratio"]) == (dtype != "bfloat16")
+    calls = [(launch["row"], launch["dtype"]) for launch in found["profile"]["launches"]]
+    assert calls == [(ROW, "float32"), (ROW, "float16")]
+
+    text = machine.table()
+    assert text.startswith("# ms_deform on emulated GPU\n")
+    for words in ("driver 580.00.00", "nvcc 13.0", "torch ", "torchvision ", "4 kernels, 4 of"):
+        assert words in text
+    assert "bfloat16: torchvision left out" in text
+    files = {file.name for file in (machine.folder / "proof").iterdir()}
+    logs = {"build.log", "tests.log", "benchmark.log", "sanitizer.log", "profile.log"}
+    assert files == {"proof.json", "table.md", "plot.png", *logs}
+
+
+@pytest.mark.long
+@pytest.mark.needs("torchvision", "tqdm", "matplotlib")
+def test_a_part_that_fails_is_named_at_the_end_and_the_others_go_on(machine: Machine) -> None:
+    for tool in ("nvcc", "nvidia-smi"):
+        (machine.tools / tool).symlink_to(EMULATED_CARD / tool)
+    sanitizer = machine.tools / "compute-sanitizer"
+    sanitizer.write_text(UNTIDY_SANITIZER)
+    sanitizer.chmod(0o755)
+    done = machine.prove("--rows", ROW)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith("failed: sanitizer")
+    found = machine.found()
+    assert "memcheck: " in found["sanitizer"]["why"]
+    assert "ERROR SUMMARY: 1 error" in (machine.folder / "proof" / "sanitizer.log").read_text()
+    assert found["profile"]["state"] == "left out"  # no ncu
+    for name in ("build", "tests", "benchmark", "plot"):
+        assert found[name]["state"] == "passed", found[name]
+    assert "| sanitizer | failed |" in machine.table()
+
+
+@pytest.mark.needs("torch")
+def test_without_a_gpu_nothing_is_proven_and_the_reason_is_told(machine: Machine) -> None:
+    machine.environment["PYTHONPATH"] = ""
+    machine.environment["CUDA_VISIBLE_DEVICES"] = ""
+    done = machine.prove()
+    assert done.returncode == 1
+    assert "has no NVIDIA GPU here" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert last.endswith("failed: card, build, tests, benchmark, sanitizer, profile")
+    assert machine.table().startswith("# ms_deform on no GPU\n")
+
+
+def test_all_parts_together_take_less_than_nine_minutes() -> None:
+    assert sum(part.seconds for part in parts.PARTS) < 9 * 60
+
+
+def outcome(folder: Path, *tried: Part) -> dict[str, dict]:
+    *_, reports = run_parts(tried, Namespace(), folder, folder)
+    return reports
+
+
+def raising(error: Exception) -> Callable[[Work], None]:
+    def prove(work: Work) -> None:
+        work.found["before"] = 1
+        raise error
+
+    return prove
+
+
+def passing(work: Work) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "why"),
+    [
+        (Failed("it is wrong"), "failed", "it is wrong"),
+        (LeftOut("no tool"), "left out", "no tool"),
+        (KeyError("a fault"), "failed", "KeyError: 'a fault'"),
+    ],
+)
+def test_what_ends_a_part_ends_no_other(
+    tmp_path: Path, error: Exception, state: str, why: str
+) -> None:
+    reports = outcome(tmp_path, Part("one", 9, raising(error)), Part("two", 9, passing))
+    assert (reports["one"]["state"], reports["one"]["why"]) == (state, why)
+    assert reports["one"]["before"] == 1
+    assert reports["two"]["state"] == "passed"
+
+
+def test_a_part_is_not_run_without_those_it_needs(tmp_path: Path) -> None:
+    failing = Part("one", 9, raising(Failed("it is wrong")))
+    reports = outcome(tmp_path, failing, Part("two", 9, passing, ("one",)))
+    assert reports["two"] == {
+        "state": "not run", "why": "it needs one", "seconds": pytest.approx(0, abs=1)
+    }  # fmt: skip
+
+
+def test_a_command_that_is_not_done_in_time_is_ended_with_all_it_has_started(
+    tmp_path: Path,
+) -> None:
+    beat = tmp_path / "beat"
+    child = (
+        f"import time\nwhile True:\n    open({str(beat)!r}, 'a').write('.')\n    time.sleep(0.1)"
+    )
+    program = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
+    slow = Part("slow", 2, lambda work: work.python("-c", program))
+    reports = outcome(tmp_path, slow, Part("next", 1, passing))
+    assert (reports["slow"]["state"], reports["slow"]["why"]) == ("failed", "out of time")
+    assert reports["next"]["state"] == "passed"
+    beats = beat.stat().st_size
+    time.sleep(0.5)
+    assert beats == beat.stat().st_size > 0
+
+
+def test_the_time_that_a_part_leaves_is_for_those_after_it(tmp_path: Path) -> None:
+    left = []
+    outcome(tmp_path, Part("short", 50, passing), Part("long", 5, lambda work: left.append(
+        work.seconds_left())))  # fmt: skip
+    assert 50 < left[0] <= 55
+
+
+class FakeBenchmark(Work):
+    """In which the process of some rows ends without a result."""
+
+    ends_at = ()
+
+    def python(self, program: str, *arguments: object) -> int:
+        rows = []
+        for name in arguments[: arguments.index("--device")]:
+            rows.append({"name": name, "pass": "forward"})
+            if name in self.ends_at:
+                self.log.write_text(f"an illegal address in {name}\n")
+                break
+            rows.append({"name": name, "pass": "training"})
+        if len(rows) > 1:
+            arguments[-1].write_text(json.dumps({"rows": rows}))
+        return 1 if name in self.ends_at else 0
+
+
+@pytest.fixture
+def fake_benchmark(tmp_path: Path) -> FakeBenchmark:
+    log = tmp_path / "log"
+    log.touch()
+    work = FakeBenchmark(Namespace(), tmp_path, tmp_path, {}, log, time.monotonic() + 60)
+    work.found.update(reports={}, lost=[])
+    return work
+
+
+def test_a_row_that_ends_the_benchmark_is_lost_and_no_other(fake_benchmark: FakeBenchmark) -> None:
+    fake_benchmark.ends_at = ("b",)
+    parts.time_rows(fake_benchmark, "float32", ["a", "b", "c", "d"])
+    rows = fake_benchmark.found["reports"]["float32"]["rows"]
+    assert [row["name"] for row in rows if row["pass"] == "training"] == ["a", "c", "d"]
+    assert fake_benchmark.found["lost"] == ["float32 b: an illegal address in b"]
+
+
+def test_rows_are_given_up_where_none_can_be_timed(fake_benchmark: FakeBenchmark) -> None:
+    fake_benchmark.ends_at = ("a", "b", "c")
+    parts.time_rows(fake_benchmark, "float32", ["a", "b", "c"])
+    assert fake_benchmark.found["lost"] == [
+        "float32 a: an illegal address in a",
+        "float32 b: an illegal address in b",
+        "float32: the other rows were not tried",
+    ]
+
+
+def speed_of(dtype: str, forward: dict[str, float], training: dict[str, float]) -> dict:
+    return {
+        dtype: {
+            "missing": {},
+            "rows": [
+                {"name": name, "pass": kind, "ratio": {"torchvision": ratio}, "left_out": {}}
+                for kind, ratios in (("forward", forward), ("training", training))
+                for name, ratio in ratios.items()
+            ],
+        }
+    }
+
+
+def test_targets_are_met_missed_or_open_and_the_rows_are_named() -> None:
+    speed = speed_of("float32", {"c3": 2.0, "c4": 8.0}, {"c3": 1.4, "c4": 100.0})
+    speed |= speed_of("float16", {"c3": 9.0}, {})
+    told = list(table.targets(["c3", "c4"], speed))
+    assert [line.partition("row: ")[2] for line in told] == [
+        "**met**, 4.00x over 2 rows",
+        "open, 9.00x over 1 rows; without: c4",
+        "**missed**, 11.83x over 2 rows; below: c3 1.40x",
+        "not measured",
+    ]
+
+
+def test_registers_and_spills_are_read_from_the_compiler() -> None:
+    printed = """
+ptxas info    : Compiling entry function '_ZN9ms_deform4cuda18BackwardBiasKernelIfEEvNS0_21BackwardBiasArgumentsIT_EE' for 'sm_90'
+ptxas info    : Function properties for _ZN9ms_deform4cuda18BackwardBiasKernelIfEEvNS0_21BackwardBiasArgumentsIT_EE
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 39 registers, used 1 barriers
+ptxas info    : Compile time = 51.487 ms
+ptxas info    : Compiling entry function '_ZN9ms_deform4cuda20BackwardWeightKernelIfLi64ELi4EEEvNS0_23BackwardWeightArgumentsIT_EE' for 'sm_90'
+ptxas info    : Function properties for _ZN9ms_deform4cuda20BackwardWeightKernelIfLi64ELi4EEEvNS0_23BackwardWeightArgumentsIT_EE
+    8 bytes stack frame, 16 bytes spill stores, 24 bytes spill loads
+ptxas info    : Used 168 registers, used 1 barriers
+"""  # noqa: E501
+    assert kernels.compiled(printed) == [
+        {"kernel": "BackwardBiasKernel<float>", "registers": 39, "spilled": 0},
+        {"kernel": "BackwardWeightKernel<float, 64, 4>", "registers": 168, "spilled": 40},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("launch", "limit"),
+    [
+        ({"compute": 80, "memory": 70, "dram": 70}, "compute"),
+        ({"compute": 20, "memory": 90, "dram": 85}, "DRAM"),
+        ({"compute": 20, "memory": 90, "dram": 10}, "caches and shared memory"),
+        ({"compute": 20, "memory": 30, "dram": 10}, "latency"),
+    ],
+)
+def test_what_limits_a_kernel(launch: dict[str, float], limit: str) -> None:
+    assert kernels.limiter(launch) == limit
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "void ms_deform::cuda::K<ms_deform::Float16, 64l, ms_deform::cuda::A<float> >(B<int>)",
+        "void ms_deform::cuda::K<ms_deform::Float16, (long)64, ms_deform::cuda::A<float>>(B<int>)",
+        "ms_deform::cuda::K<ms_deform::Float16, 64, ms_deform::cuda::A<float>>",
+    ],
+)
+def test_a_kernel_has_the_same_name_from_the_compiler_and_from_ncu(name: str) -> None:
+    assert kernels.short_name(name) == "K<Float16, 64, A<float>>"
