@@ -130,7 +130,9 @@ def sanitized(work: Work, process: subprocess.Popen, log: Path) -> str:
     skipped = re.search(r"^SKIPPED \[\d+\] \S+ (.*)", printed, re.MULTILINE)
     if skipped:
         return skipped[1]
-    return "clean" if status == 0 else last_line(log)
+    if status == 0:
+        return "clean"
+    return next(iter(re.findall(r"=== (.* SUMMARY: .*)", printed)), last_line(log))
 
 
 def profile(work: Work) -> None:
