@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
+from argparse import Namespace
 from pathlib import Path
 from shutil import copy
 
 import pytest
 
+from gpu_proof.mindspore_target import mindspore
+from gpu_proof.run import Part, run_parts
 from mindspore_bundle import absent, run
 from mindspore_bundle.libraries import (
     Symbol,
@@ -136,3 +140,54 @@ def test_a_bundle_for_another_python_is_refused(tmp_path: Path) -> None:
     message = r"a bundle mindspore-\*-\S+, for this Python, and has .*cpython-27"
     with pytest.raises(ValueError, match=message):
         run.unpack(tmp_path, tmp_path / "bundle")
+
+
+def bundle_of(folder: Path, programs: dict[str, str]) -> Path:
+    """A folder with a bundle of these programs in the place of its packages."""
+    for name, program in programs.items():
+        path = folder / "bundle" / "site" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "__init__.py").touch()
+        path.write_text(program)
+    with tarfile.open(folder / run.archive_name("2.10.0"), "w:xz") as archive:
+        archive.add(folder / "bundle" / "site", "site")
+    return folder
+
+
+def proven(folder: Path) -> dict[str, object]:
+    """The report of the proof's part."""
+    part = Part("mindspore", 60, mindspore)
+    (reports,) = run_parts([part], Namespace(mindspore=folder), folder, folder / "scratch")
+    return reports["mindspore"]
+
+
+CALL_TIMES = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('{\"graph\": 75.0}')"
+PASSES = "print('3 passed, 9 deselected in 1.00s'); print('[WARNING] a last word of MindSpore')"
+FAILS = "print('1 failed, 2 passed in 1.00s'); raise SystemExit(1)"
+RAISES = "raise RuntimeError('\\n-----\\n- Cuda error:\\n-----\\nthe driver is too old\\n')"
+
+
+@pytest.mark.parametrize(
+    "call_times, tests, state, why, found",
+    [
+        (CALL_TIMES, PASSES, "passed", "", {"passed": 3}),
+        (CALL_TIMES, FAILS, "failed", "1 failed, 2 passed", {"failed": 1, "passed": 2}),
+        (RAISES, PASSES, "failed", "the driver is too old", None),
+    ],
+    ids=["all is well", "a test fails", "there is no GPU"],
+)
+def test_the_proof_tells_what_ran_from_a_bundle(
+    tmp_path: Path, call_times: str, tests: str, state: str, why: str, found: dict | None
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    programs = {"mindspore_bundle/call_times": call_times, "pytest/__main__": tests}
+    report = proven(bundle_of(tmp_path, programs))
+    assert (report["state"], report["why"]) == (state, why)
+    assert report.get("tests") == found
+    assert report.get("microseconds") == ({"graph": 75.0} if found else None)
+
+
+def test_the_proof_fails_without_a_bundle(tmp_path: Path) -> None:
+    report = proven(tmp_path)
+    assert report["state"] == "failed"
+    assert "must have a bundle" in report["why"]

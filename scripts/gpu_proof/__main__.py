@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gpu_proof import table
-from gpu_proof.parts import PARTS
+from gpu_proof.parts import MINDSPORE_PARTS, PARTS
 from gpu_proof.run import run_parts
 
 # Where a toolkit's programs are that are often not on the PATH; the newest of a pattern.
@@ -37,6 +37,9 @@ def parse_arguments() -> argparse.Namespace:
     add("folder", nargs="?", type=Path, default=Path("gpu_proof"), help="(default: %(default)s)")
     add("--rows", nargs="+", metavar="ROW", help="as of scripts/benchmark.py (default: all)")
     add("--wheels", type=Path, metavar="DIR", help="with .whl files of packages that are missing")
+    # As both would take more than ten minutes.
+    only = "with a bundle of scripts/pack_mindspore.py: prove MindSpore's GPU target, nothing else"
+    add("--mindspore", type=Path, metavar="DIR", help=only)
     return parser.parse_args()
 
 
@@ -56,10 +59,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what runs
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    parts = MINDSPORE_PARTS if options.mindspore else PARTS
     reports: dict[str, Any] = {}
     with TemporaryDirectory(prefix="gpu_proof-") as scratch:
         set_environment(Path(scratch))
-        for reports in run_parts(PARTS, options, folder, Path(scratch)):
+        for reports in run_parts(parts, options, folder, Path(scratch)):
             name, report = list(reports.items())[-1]
             why = f": {report['why']}" if report["why"] else ""
             print(f"{name}: {report['state']} after {report['seconds']:.0f} s{why}", flush=True)

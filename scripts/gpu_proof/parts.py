@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from gpu_proof import kernels
+from gpu_proof.mindspore_target import mindspore
 from gpu_proof.run import Failed, LeftOut, Part, Report, Work, last_line
 from gpu_proof.table import PASSES
 
@@ -190,3 +191,5 @@ PARTS = [
     Part("profile", 50, profile, ("build",)),
     Part("plot", 10, plot),
 ]
+# Instead, with --mindspore.
+MINDSPORE_PARTS = [*PARTS[:3], Part("mindspore", 300, mindspore, ("build",))]

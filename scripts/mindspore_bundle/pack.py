@@ -69,10 +69,9 @@ def prove(bundle: Path, stand_in: Mapping[str, str]) -> None:
         "PYTHONDONTWRITEBYTECODE": "1",
         "LD_PRELOAD": f"{libraries / RUNTIME.name}:{libraries / DRIVER}",
         "MS_DEFORM_LIBRARY_DIR": stand_in["MS_DEFORM_LIBRARY_DIR"],
-        **run.environment(bundle),
     }
-    _run(run.call_times(bundle.with_name("call_times.json")), environment)
-    _run(run.tests(), environment)
+    _run(run.call_times(bundle, bundle.with_name("call_times.json")), environment)
+    _run(run.tests(bundle), environment)
 
 
 def pack(bundle: Path, archive: Path) -> None:

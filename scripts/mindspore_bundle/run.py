@@ -41,18 +41,21 @@ def unpack(folder: Path, to: Path) -> Path:
     return to
 
 
-def tests(arguments: tuple[str, ...] = PYTEST_ARGUMENTS) -> list[str]:
-    return [sys.executable, "-S", "-m", "pytest", *arguments]
+def tests(bundle: Path) -> list[str]:
+    """The command that runs them on MindSpore's GPU target."""
+    return _python(bundle, "pytest", *PYTEST_ARGUMENTS)
 
 
-def call_times(file: Path) -> list[str]:
-    return [sys.executable, "-S", "-m", "mindspore_bundle.call_times", str(file)]
+def call_times(bundle: Path, file: Path) -> list[str]:
+    """The command that times calls, and writes microseconds into the file, as JSON."""
+    return _python(bundle, "mindspore_bundle.call_times", str(file))
 
 
-def environment(bundle: Path) -> dict[str, str]:
-    """For the commands above: with -S, the bundle's packages are the only ones."""
+def _python(bundle: Path, module: str, *arguments: str) -> list[str]:
+    """With -S, the bundle's packages are the only ones."""
     places = (bundle / "site", ROOT, ROOT / "tests", ROOT / "scripts")
-    return {
-        "PYTHONPATH": os.pathsep.join(map(str, places)),
-        "CUDA_HOME": str(bundle / "cuda"),
-    }
+    variables = (
+        f"PYTHONPATH={os.pathsep.join(map(str, places))}",
+        f"CUDA_HOME={bundle / 'cuda'}",
+    )
+    return ["env", *variables, sys.executable, "-S", "-m", module, *arguments]
