@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""On MindSpore's GPU target: the same bits, another stream, memory that is given back.
+"""On MindSpore's GPU target: the same bits, another stream, memory given back, one graph for all.
 
 None of MindSpore's own kernels has to run, so that stubs can be in their place.
 """
@@ -16,6 +16,7 @@ import ms_deform
 import operator_under_test
 from geometries import Geometry
 from kernels import by_reference, problem_of
+from operator_under_test import ARRAYS, Operator, to_array
 from tolerances import assert_close, assert_gradients_close
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("gpu", "mode")]
@@ -66,3 +67,13 @@ def test_calls_give_their_memory_back() -> None:
         operator_under_test.gradients(problem, grad_output, "float32")
         used.append((ms.runtime.memory_allocated(), ms_deform.scratch_bytes()))
     assert set(used[2:]) == {used[2]}
+
+
+def test_one_network_takes_every_shape() -> None:
+    network = Operator(padding=SMALL.padding)
+    problems = [problem_of(geometry, "float32") for geometry in (SMALL, CROWDED)]
+    ranks = (problems[0][name].ndim for name in ARRAYS)
+    network.set_inputs(*(ms.Tensor(shape=[None] * rank, dtype=ms.float32) for rank in ranks))
+    for problem in problems:
+        output = network(*operator_under_test.tensors(problem, "float32"))
+        assert_close(to_array(output), by_reference(problem)[0], "float32", "output")

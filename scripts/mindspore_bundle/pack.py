@@ -18,7 +18,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, move
 from tempfile import TemporaryDirectory
 
 import gpu_stand_in
@@ -47,8 +47,9 @@ def main() -> None:
         assemble(files_read(scratch / "read", stand_in), bundle / "site")
         copytree(Path(stand_in["CUDA_HOME"], "bin"), bundle / "cuda" / "bin")
         prove(bundle, stand_in)
-        archive = _made(folder) / run.archive_name(version("mindspore"))
-        pack(bundle, archive)
+        packed = scratch / run.archive_name(version("mindspore"))
+        pack(bundle, packed)
+        archive = Path(move(packed, _made(folder) / packed.name))
     print(f"{archive}: {archive.stat().st_size / 2**20:.1f} MiB")
 
 

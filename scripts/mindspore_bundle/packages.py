@@ -26,6 +26,8 @@ ABSENT = (
     "PIL",
     "scipy",
 )
+# Parts of packages: their tests, and a compiler of kernels.
+UNUSED = {"tests", "_akg"}
 # Loaded with MindSpore, but not used: its kernels for a CPU and, 800 MB, for a GPU.
 STUBBED = tuple(
     PLUGIN.parents[1] / name
@@ -34,9 +36,12 @@ STUBBED = tuple(
 
 
 def assemble(read: Iterable[Path], folder: Path) -> None:
-    """Those of the files that belong to packages, as folder/..., and NVIDIA's runtime."""
+    """Copies those of the files that belong to packages, and all sources of these packages."""
     read = {path for path in read if path.is_file()}
-    files = {path for path in read if SITE in path.parents and not is_absent(path)}
+    files = {path for path in read if SITE in path.parents}
+    packages = {SITE / path.relative_to(SITE).parts[0] for path in files}
+    files |= {path for package in packages for path in sources(package)}
+    files = {path for path in files if not is_absent(path)}
     libraries = {path for path in files if is_library(path)}
     available = {path.name: path for path in libraries - set(STUBBED)}
     kept = closure([PLUGIN, *filter(is_extension, libraries)], available)
@@ -64,6 +69,11 @@ def stub(kept: set[Path], system: set[Path], folder: Path) -> None:
         if soname not in present:
             source = stub_source(soname, [each for each in missing if each.version == soname])
             build_stub(_place(CUDA_LIBRARIES / soname, folder), source, soname)
+
+
+def sources(package: Path) -> Iterable[Path]:
+    """What it may import later, such as where something fails: nothing did when files were read."""
+    return (path for path in package.rglob("*.py") if not UNUSED.intersection(path.parts))
 
 
 def is_absent(path: Path) -> bool:
