@@ -17,7 +17,7 @@ import pytest
 
 from gpu_proof.mindspore_target import mindspore
 from gpu_proof.run import Part, run_parts
-from mindspore_bundle import absent, run
+from mindspore_bundle import absent, packages, run
 from mindspore_bundle.libraries import (
     Symbol,
     build_stub,
@@ -106,6 +106,33 @@ def test_files_are_told_apart_by_their_names(
         extension,
         cuda,
     )
+
+
+def test_all_sources_of_a_package_come_along_without_its_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "tests" / "site-packages"
+    monkeypatch.setattr(packages, "SITE", site)
+    names = {"pack/__init__.py", "pack/inner/late.py", "pack/tests/test_it.py", "pack/data.txt"}
+    for name in names:
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).touch()
+    found = {path.relative_to(site).as_posix() for path in packages.sources(site / "pack")}
+    assert found == {"pack/__init__.py", "pack/inner/late.py"}
+
+
+@pytest.mark.parametrize(
+    "name, left_out",
+    [
+        ("mindspore/dataset/engine/datasets.py", True),
+        ("mindspore/_c_dataengine.cpython-312-x86_64-linux-gnu.so", True),
+        ("scipy/__init__.py", True),
+        ("mindspore/scipy/linalg.py", False),
+        ("scipy_like.py", False),
+    ],
+)
+def test_what_is_left_out_is_told_by_its_package(name: str, left_out: bool) -> None:
+    assert packages.is_absent(packages.SITE / name) is left_out
 
 
 def test_an_absent_package_can_be_imported_and_its_calls_do_nothing(tmp_path: Path) -> None:

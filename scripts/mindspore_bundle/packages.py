@@ -38,10 +38,10 @@ STUBBED = tuple(
 def assemble(read: Iterable[Path], folder: Path) -> None:
     """Copies those of the files that belong to packages, and all sources of these packages."""
     read = {path for path in read if path.is_file()}
-    files = {path for path in read if SITE in path.parents}
-    packages = {SITE / path.relative_to(SITE).parts[0] for path in files}
-    files |= {path for package in packages for path in sources(package)}
-    files = {path for path in files if not is_absent(path)}
+    installed = {path for path in read if SITE in path.parents}
+    packages = {SITE / path.relative_to(SITE).parts[0] for path in installed}
+    found = installed.union(*map(sources, packages))
+    files = {path for path in found if not is_absent(path)}
     libraries = {path for path in files if is_library(path)}
     available = {path.name: path for path in libraries - set(STUBBED)}
     kept = closure([PLUGIN, *filter(is_extension, libraries)], available)
@@ -50,8 +50,8 @@ def assemble(read: Iterable[Path], folder: Path) -> None:
     for package in ABSENT:
         _copy(Path(__file__).with_name("absent.py"), folder / package / "__init__.py")
     _copy(RUNTIME, _place(CUDA_LIBRARIES / RUNTIME.name, folder))
-    system = {path for path in filter(is_library, read - files) if not is_cuda(path.name)}
-    stub(kept, system, folder)
+    system = filter(is_library, read - installed)
+    stub(kept, {path for path in system if not is_cuda(path.name)}, folder)
 
 
 def stub(kept: set[Path], system: set[Path], folder: Path) -> None:
@@ -73,7 +73,8 @@ def stub(kept: set[Path], system: set[Path], folder: Path) -> None:
 
 def sources(package: Path) -> Iterable[Path]:
     """What it may import later, such as where something fails: nothing did when files were read."""
-    return (path for path in package.rglob("*.py") if not UNUSED.intersection(path.parts))
+    paths = package.rglob("*.py")
+    return (path for path in paths if UNUSED.isdisjoint(path.relative_to(SITE).parts))
 
 
 def is_absent(path: Path) -> bool:
