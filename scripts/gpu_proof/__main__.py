@@ -37,6 +37,9 @@ def parse_arguments() -> argparse.Namespace:
     add("folder", nargs="?", type=Path, default=Path("gpu_proof"), help="(default: %(default)s)")
     add("--rows", nargs="+", metavar="ROW", help="as of scripts/benchmark.py (default: all)")
     add("--wheels", type=Path, metavar="DIR", help="with .whl files of packages that are missing")
+    # In place of the other parts: with them it would take more than ten minutes.
+    only = "with a bundle of scripts/pack_mindspore.py: prove MindSpore's GPU target, nothing else"
+    add("--mindspore", type=Path, metavar="DIR", help=only)
     names = [part.name for part in PARTS]
     add("--parts", default=",".join(names), help="(default: %(default)s); card and build always")
     options = parser.parse_args()

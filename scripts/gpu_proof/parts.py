@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from gpu_proof import kernels
+from gpu_proof.mindspore_target import mindspore
 from gpu_proof.run import Failed, LeftOut, Part, Report, Work, last_line
 from gpu_proof.table import PASSES
 
@@ -196,4 +197,6 @@ PARTS = [
 
 def parts_for(options: Namespace) -> list[Part]:
     brought = [Part("wheels", 10, wheels)] if options.wheels else []
+    if options.mindspore:
+        return [*brought, *PARTS[:2], Part("mindspore", 300, mindspore, ("build",))]
     return [*brought, *(part for part in PARTS if part.name in ("card", "build", *options.parts))]

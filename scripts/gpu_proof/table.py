@@ -70,6 +70,7 @@ def part_line(part: tuple[str, Report]) -> list[str]:
     if report.get("kernels"):
         spilling = [kernel for kernel in report["kernels"] if kernel["spilled"]]
         found.append(f"{len(report['kernels'])} kernels, {len(spilling)} of them spill registers")
+    found += [f"{what}: {time:.0f} us" for what, time in report.get("microseconds", {}).items()]
     text = "; ".join(filter(None, found))
     return [name, report["state"], f"{report['seconds']:.0f}", text]
 
