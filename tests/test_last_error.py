@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -38,7 +39,8 @@ def run_failing_kernel(device_target: str, mode: str, **variables: str) -> list[
     In a process of its own: the failure leaves MindSpore's graphs unusable.
     """
     command = [sys.executable, "-c", PROGRAM, device_target, mode]
-    environment = {**os.environ, **variables}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return done.stdout.splitlines()
 
