@@ -60,6 +60,7 @@ def build(folder: Path) -> None:
     objects.mkdir()
     libraries.mkdir()
     needed = _needed_symbols()
+    _compile("-c", SOURCES / "missing.cc", "-o", objects / "missing.o")
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda soname: _build_library(folder, soname, needed[soname]), needed))
     # MindSpore reads the versions from the names of files, and from what nvcc says.
@@ -77,11 +78,11 @@ def _build_library(folder: Path, soname: str, needed: set[str]) -> None:
     built = []
     if source:
         built.append(objects / f"{soname}.o")
-        _compile("-O1", "-c", source, "-o", built[0])
+        _compile("-c", source, "-o", built[0])
     missing = needed.difference(*(_symbols(each, "--defined-only") for each in built))
     stubs = objects / f"{soname}.cc"
     stubs.write_text(_stubs(missing))
-    command = ["-shared", f"-Wl,-soname,{soname}", stubs, SOURCES / "missing.cc", *built]
+    command = ["-shared", f"-Wl,-soname,{soname}", stubs, objects / "missing.o", *built]
     if soname not in _UNVERSIONED:
         script = objects / f"{soname}.map"
         script.write_text(f"{soname} {{ global: *; }};\n")
