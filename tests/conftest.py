@@ -65,7 +65,7 @@ def missing_packages(item: pytest.Item) -> set[str]:
 
 
 def runs_on_device(item: pytest.Item) -> bool:
-    """On the stand-in for a GPU that is what is for a GPU, has its kernels and takes not too long."""
+    """On the stand-in for a GPU only what is for a GPU runs, and has all its kernels there."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if item.get_closest_marker("gpu"):
         return "GPU" in usable_device_targets() and params.get("device") != "CPU"

@@ -4,10 +4,10 @@
 runs Python with those arguments where MindSpore's GPU plugin finds libraries of tests/gpu_stand_in
 in CUDA's place, and ms_deform its CUDA library on the emulation of tests/cuda_emulation.
 
-A library is made for each that the plugin needs. The linker finds them in LD_LIBRARY_PATH, except
-for MindSpore's own kernels, libcuda_ops.so.11, which the plugin looks for beside itself first: a
-library that is there already (LD_PRELOAD) is taken under its name. What an installed MindSpore needs
-is read from its symbols. A function that tests/gpu_stand_in does not have throws with its name.
+A library is made for each that the plugin needs, of what its symbols say that it needs of it. The
+linker finds them in LD_LIBRARY_PATH, but for libcuda_ops.so.11, MindSpore's own kernels, it looks
+beside the plugin first: there a library counts that was loaded before under that name (LD_PRELOAD).
+A function that tests/gpu_stand_in does not have throws with its name.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def build(folder: Path) -> None:
     objects.mkdir()
     libraries.mkdir()
     needed = _needed_symbols()
+    _compile("-c", SOURCES / "missing.cc", "-o", objects / "missing.o")
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda soname: _build_library(folder, soname, needed[soname]), needed))
     # MindSpore reads the versions from the names of files, and from what nvcc says.
@@ -77,11 +78,11 @@ def _build_library(folder: Path, soname: str, needed: set[str]) -> None:
     built = []
     if source:
         built.append(objects / f"{soname}.o")
-        _compile("-O1", "-c", source, "-o", built[0])
+        _compile("-c", source, "-o", built[0])
     missing = needed.difference(*(_symbols(each, "--defined-only") for each in built))
     stubs = objects / f"{soname}.cc"
     stubs.write_text(_stubs(missing))
-    command = ["-shared", f"-Wl,-soname,{soname}", stubs, SOURCES / "missing.cc", *built]
+    command = ["-shared", f"-Wl,-soname,{soname}", stubs, objects / "missing.o", *built]
     if soname not in _UNVERSIONED:
         script = objects / f"{soname}.map"
         script.write_text(f"{soname} {{ global: *; }};\n")
@@ -128,17 +129,15 @@ def _source(soname: str, needed: set[str], folder: Path) -> Path | None:
 
 
 def _instances(needed: set[str]) -> str:
-    """Instantiates what the plugin needs of the templates in cuda_ops.h, as its symbols spell it."""
+    """Instantiates the templates of cuda_ops.h as the plugin's symbols spell them."""
     header = (SOURCES / "cuda_ops.h").read_text()
     templates = "|".join(re.findall(r"^cudaError (\w+)\(", header, re.MULTILINE))
     argument = rf"(\(\w+\)\d+|true|false|{_TYPES})"
     wanted = re.compile(rf"cudaError ({templates})<{argument}(, {argument})*>\(.*")
-    readable = subprocess.run(
-        ["c++filt"], input="\n".join(sorted(needed)), check=True, capture_output=True, text=True
-    )
-    instances = [
-        f"template {line};" for line in readable.stdout.splitlines() if wanted.fullmatch(line)
-    ]
+    names = "\n".join(sorted(needed))
+    done = subprocess.run(["c++filt"], input=names, check=True, capture_output=True, text=True)
+    readable = filter(wanted.fullmatch, done.stdout.splitlines())
+    instances = [f"template {name};" for name in readable]
     return "\n".join(['#include "cuda_ops.h"', *instances, ""])
 
 

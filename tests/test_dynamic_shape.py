@@ -64,6 +64,10 @@ REFUSED = (
 )
 
 
+refused_by_shape_inference = pytest.mark.not_on_gpu_stand_in("is the same for every device, and slow")
+
+
+@refused_by_shape_inference
 @pytest.mark.parametrize("name", REFUSED)
 def test_shapes_known_only_at_run_time_are_refused_in_the_same_words(name):
     case = INVALID_SHAPES[name]
@@ -75,6 +79,7 @@ def test_shapes_known_only_at_run_time_are_refused_in_the_same_words(name):
         net(*(tensors[name] for name in order)).asnumpy()
 
 
+@refused_by_shape_inference
 def test_a_layer_is_named_where_its_shapes_are_known_only_at_run_time():
     net = DeformConv2d(4, 6, 3)
     net.set_inputs(*[ms.Tensor(shape=None, dtype=ms.float32)] * 2)

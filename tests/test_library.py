@@ -105,6 +105,12 @@ def test_missing(directory, never_loaded):
     assert_refused(f"no cpu library at {directory / NAME}")
 
 
+def test_a_missing_one_for_a_gpu_names_the_command_that_builds_it(directory):
+    message = r"no cuda library .*python -m ms_deform build --cuda$"
+    with pytest.raises(library.LibraryError, match=message):
+        library.find_library("cuda")
+
+
 def test_not_a_file(directory, never_loaded):
     (directory / NAME).mkdir(mode=0o755)
     assert_refused("must be a regular file")

@@ -12,7 +12,6 @@ import ms_deform
 from ms_deform.backends import aot
 from networks import Call, call_tensors
 
-
 pytestmark = pytest.mark.usefixtures("device")
 
 

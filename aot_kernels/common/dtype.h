@@ -90,9 +90,9 @@ static inline Real Load(Real value) {
 
 static inline float Load(BFloat16 value) { return FloatOf(uint32_t{value.bits} << 16); }
 
-// Exponent and fraction move into float's place, the exponent to float's bias. A subnormal half is a
-// fraction of 2^-14, which a subtraction leaves of normal floats: MindSpore's threads take subnormal
-// floats for zero in graph mode.
+// Exponent and fraction move into float's place, the exponent to float's bias. A subnormal half is
+// a fraction of 2^-14, which a subtraction leaves of normal floats: MindSpore's threads take
+// subnormal floats for zero in graph mode.
 static inline float Load(Float16 value) {
   const uint32_t shifted = (uint32_t{value.bits} & 0x7fffu) << 13;
   const uint32_t normal = shifted + (112u << 23);

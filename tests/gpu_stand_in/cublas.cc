@@ -12,7 +12,8 @@ struct Matrix {
   bool transposed;
 
   double At(int64_t origin, int64_t row, int64_t column) const {
-    return Read(type, data, origin + (transposed ? column + row * leading : row + column * leading));
+    return Read(type, data,
+                origin + (transposed ? column + row * leading : row + column * leading));
   }
 };
 
@@ -53,8 +54,8 @@ int cublasGemmEx(void* handle, int transpose_a, int transpose_b, int m, int n, i
                  const void* alpha, const void* a, DataType a_type, int lda, const void* b,
                  DataType b_type, int ldb, const void* beta, void* c, DataType c_type, int ldc,
                  int compute, int algorithm) {
-  return cublasGemmStridedBatchedEx(handle, transpose_a, transpose_b, m, n, k, alpha, a, a_type, lda,
-                                    0, b, b_type, ldb, 0, beta, c, c_type, ldc, 0, 1, compute,
+  return cublasGemmStridedBatchedEx(handle, transpose_a, transpose_b, m, n, k, alpha, a, a_type,
+                                    lda, 0, b, b_type, ldb, 0, beta, c, c_type, ldc, 0, 1, compute,
                                     algorithm);
 }
 

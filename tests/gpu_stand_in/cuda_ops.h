@@ -67,7 +67,8 @@ enum class ReductionMode : int {};
   }
 }
 
-[[gnu::noinline]] inline double Binary(BinaryOpType operation, double a, double b, const char* symbol) {
+[[gnu::noinline]] inline double Binary(BinaryOpType operation, double a, double b,
+                                       const char* symbol) {
   switch (static_cast<int>(operation)) {
     case 0:
       return a > b;

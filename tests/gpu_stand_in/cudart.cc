@@ -148,7 +148,9 @@ Error cudaStreamCreate(void** stream) {
   return kSuccess;
 }
 Error cudaStreamCreateWithFlags(void** stream, unsigned) { return cudaStreamCreate(stream); }
-Error cudaStreamCreateWithPriority(void** stream, unsigned, int) { return cudaStreamCreate(stream); }
+Error cudaStreamCreateWithPriority(void** stream, unsigned, int) {
+  return cudaStreamCreate(stream);
+}
 Error cudaStreamDestroy(void*) { return kSuccess; }
 Error cudaStreamQuery(void*) { return kSuccess; }
 Error cudaStreamSynchronize(void*) { return kSuccess; }
@@ -171,8 +173,8 @@ void** __cudaRegisterFatBinary(void*) {
   return &handle;
 }
 void __cudaRegisterFatBinaryEnd(void**) {}
-void __cudaRegisterFunction(void**, const char*, char*, const char*, int, void*, void*, void*, void*,
-                            int*) {}
+void __cudaRegisterFunction(void**, const char*, char*, const char*, int, void*, void*, void*,
+                            void*, int*) {}
 void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}
 void __cudaUnregisterFatBinary(void**) {}
 

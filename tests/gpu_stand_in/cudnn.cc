@@ -100,8 +100,8 @@ extern "C" {
 const char* cudnnGetErrorString(int) { return "an error of the GPU stand-in"; }
 
 // MindSpore makes some of these whether it needs them or not.
-#define MS_DESCRIPTOR(What)                                          \
-  int cudnnCreate##What##Descriptor(D** to) { return Make(to); }     \
+#define MS_DESCRIPTOR(What)                                      \
+  int cudnnCreate##What##Descriptor(D** to) { return Make(to); } \
   int cudnnDestroy##What##Descriptor(D* of) { return Drop(of); }
 MS_DESCRIPTOR(Tensor)
 MS_DESCRIPTOR(Filter)
@@ -234,8 +234,7 @@ int cudnnGetReductionWorkspaceSize(void*, D*, D*, D*, size_t* bytes) {
 // c = alpha * the sums of a over the axes that have the size 1 in c + beta * c
 int cudnnReduceTensor(void*, D*, void*, size_t, void*, size_t, const void* alpha, D* a,
                       const void* a_data, const void* beta, D* c, void* c_data) {
-  const auto sums =
-      Sums(a->shape, c->shape, [&](int64_t i) { return Read(a->type, a_data, i); });
+  const auto sums = Sums(a->shape, c->shape, [&](int64_t i) { return Read(a->type, a_data, i); });
   return Store(*c, c_data, sums, Factor(c->type, alpha), Factor(c->type, beta));
 }
 

@@ -108,7 +108,8 @@ inline int64_t PlaceOf(int64_t i, const Shape& shape, const Shape& strides) {
   return place;
 }
 
-// The sums of what read(i) gives for a tensor of a shape, over the axes that have the size 1 in kept.
+// The sums of what read(i) gives for a tensor of a shape, over the axes that have the size 1 in
+// kept.
 template <typename ReadElement>
 std::vector<double> Sums(const Shape& shape, const Shape& kept, const ReadElement& read) {
   std::vector<double> sums(static_cast<size_t>(CountOf(kept)));
