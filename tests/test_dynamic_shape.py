@@ -64,7 +64,7 @@ REFUSED = (
 )
 
 
-refused_by_shape_inference = pytest.mark.not_on_gpu_stand_in("is the same for every device, and slow")
+refused_by_shape_inference = pytest.mark.not_on_gpu_stand_in("asks no device, and is slow")
 
 
 @refused_by_shape_inference

@@ -79,7 +79,7 @@ std::vector<double> ZerosOf(const D& descriptor) {
   return std::vector<double>(static_cast<size_t>(CountOf(descriptor.shape)));
 }
 
-// The head of cudnnConvolution*AlgoPerf_t, of which MindSpore reads the first.
+// The head of cudnnConvolution*AlgoPerf_t; the rest are costs.
 struct Performance {
   int algorithm;
   int status;
