@@ -3,7 +3,7 @@
 // the type itself otherwise.
 //
 // A new dtype touches this file, and
-// - cuda/device.h: its conversions by a GPU's instructions
+// - cpu/storage.h, cuda/device.h: its conversions by the processor's own instructions
 // - cuda/product.h: MatrixUnitType, if the matrix unit multiplies it
 // - cuda/kernels.cu: its unit, which CUDA_DTYPES of ms_deform/install/builder.py names
 // - ms_deform/geometry.py: SUPPORTED_DTYPES

@@ -4,6 +4,10 @@
 #ifndef MS_DEFORM_CPU_STORAGE_H_
 #define MS_DEFORM_CPU_STORAGE_H_
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 #include <cstdint>
 #include <type_traits>
 
@@ -26,10 +30,79 @@ static inline void VisitStorage(DType dtype, Void* data, Visitor visit) {
   });
 }
 
+#ifdef __F16C__
+// What Load and Store of common/dtype.h do, in one instruction. Those of AVX-512 have a mask, of
+// all lanes: GCC 12 warns of its own header for those without.
+template <int kLanes>
+static inline Vector<float, kLanes> LoadHalves(const Float16* from) {
+  if constexpr (kLanes == 4) {
+    return Vector<float, 4>(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+  } else if constexpr (kLanes == 8) {
+    return Vector<float, 8>(
+        _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#ifdef __AVX512F__
+  } else {
+    return Vector<float, 16>(
+        _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#endif
+  }
+}
+
+template <int kLanes>
+static inline void StoreHalves(Vector<float, kLanes> values, Float16* to) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  if constexpr (kLanes == 4) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_cvtps_ph(__m128(values), kNearest));
+  } else if constexpr (kLanes == 8) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(__m256(values), kNearest));
+#ifdef __AVX512F__
+  } else {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm512_maskz_cvtps_ph(0xffff, __m512(values), kNearest));
+#endif
+  }
+}
+#endif
+
+template <int kLanes, typename Real, typename Storage>
+static inline Vector<Real, kLanes> LoadLine(const Storage* from) {
+#ifdef __F16C__
+  if constexpr (std::is_same<Storage, Float16>::value) {
+    return LoadHalves<kLanes>(from);
+  }
+#endif
+  Real line[kLanes];
+#pragma omp simd
+  for (int i = 0; i < kLanes; ++i) {
+    line[i] = Load(from[i]);
+  }
+  return LoadVector<Real, kLanes>(line);
+}
+
+template <int kLanes, typename Real, typename Storage>
+static inline void StoreLine(Vector<Real, kLanes> values, Storage* to) {
+#ifdef __F16C__
+  if constexpr (std::is_same<Storage, Float16>::value) {
+    return StoreHalves<kLanes>(values, to);
+  }
+#endif
+  Real line[kLanes];
+  StoreVector<Real, kLanes>(line, values);
+#pragma omp simd
+  for (int i = 0; i < kLanes; ++i) {
+    Store(line[i], to + i);
+  }
+}
+
 template <typename Real>
 static void LoadValues(DType dtype, const void* from, int64_t first, int64_t count, Real* to) {
+  constexpr int kLanes = Lanes<Real>();
   VisitStorage<Real>(dtype, from, [=](auto* storage) {
-    for (int64_t i = 0; i < count; ++i) {
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+      StoreVector<Real, kLanes>(to + i, LoadLine<kLanes, Real>(storage + first + i));
+    }
+    for (; i < count; ++i) {
       to[i] = Load(storage[first + i]);
     }
   });
@@ -37,8 +110,13 @@ static void LoadValues(DType dtype, const void* from, int64_t first, int64_t cou
 
 template <typename Real>
 static void StoreValues(DType dtype, const Real* from, int64_t count, void* to, int64_t first) {
+  constexpr int kLanes = Lanes<Real>();
   VisitStorage<Real>(dtype, to, [=](auto* storage) {
-    for (int64_t i = 0; i < count; ++i) {
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) {
+      StoreLine<kLanes, Real>(LoadVector<Real, kLanes>(from + i), storage + first + i);
+    }
+    for (; i < count; ++i) {
       Store(from[i], &storage[first + i]);
     }
   });
@@ -80,12 +158,7 @@ static inline void LoadSquare(Matrix<const Storage> from, Vector<Real, kLanes> s
   if (from.rows >= kLanes && from.columns >= kLanes) {
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) {
-      Real line[kLanes];
-#pragma omp simd
-      for (int j = 0; j < kLanes; ++j) {
-        line[j] = Load(from.data[i * from.row + j]);
-      }
-      square[i] = LoadVector<Real, kLanes>(line);
+      square[i] = LoadLine<kLanes, Real>(from.data + i * from.row);
     }
   } else {
     Real lines[kLanes][kLanes] = {};
@@ -117,19 +190,17 @@ static inline void LoadTransposed(Matrix<const Storage> from, Rows<Real> to) {
   }
 }
 
+// The first `count` values.
 template <int kLanes, typename Real, typename Storage>
 static inline void StoreLine(Vector<Real, kLanes> values, int64_t count, Storage* to) {
+  if (count >= kLanes) {
+    StoreLine<kLanes, Real>(values, to);
+    return;
+  }
   Real line[kLanes];
   StoreVector<Real, kLanes>(line, values);
-  if (count >= kLanes) {
-#pragma omp simd
-    for (int i = 0; i < kLanes; ++i) {
-      Store(line[i], to + i);
-    }
-  } else {
-    for (int64_t i = 0; i < count; ++i) {
-      Store(line[i], to + i);
-    }
+  for (int64_t i = 0; i < count; ++i) {
+    Store(line[i], to + i);
   }
 }
 
@@ -163,7 +234,7 @@ static inline void StoreTransposed(Matrix<const Real> from, const Real* addend, 
       if (column + kLanes <= from.columns && row + kLanes <= from.rows) {
 #pragma GCC unroll 16
         for (int j = 0; j < kLanes; ++j) {
-          StoreLine<kLanes, Real>(square[j], kLanes, target + j * to.row);
+          StoreLine<kLanes, Real>(square[j], target + j * to.row);
         }
       } else {
         for (int64_t j = 0; j < Minimum(kLanes, from.columns - column); ++j) {
