@@ -180,11 +180,7 @@ class ColumnGradients {
     for (int pixel = threadIdx.x / kLanesOfPixel; pixel < kColumns; pixel += kPixelsOfPass) {
       const PlanEntry<Real> entry = shared_.plan[tap * kColumns + pixel];
       Real weights[kCorners];
-      CornerWeights(entry.fraction_y, entry.fraction_x, weights);
-#pragma unroll
-      for (int i = 0; i < kCorners; ++i) {
-        weights[i] *= entry.mask;
-      }
+      MaskedWeights(entry, weights);
       const int64_t corner = slab_ + int64_t{CornerPixel(entry)} * distances_.pixel + rows.channel;
       // A NaN point has a value, NaN, and no pixels.
       const bool adds = HasValue(entry) && CornerPixel(entry) != OutsidePixel(arguments_.g);

@@ -56,69 +56,52 @@ MS_DEFORM_DEVICE void StoreOnDevice(float value, BFloat16* to) {
 MS_DEFORM_DEVICE void StoreOnDevice(float value, float* to) { *to = value; }
 MS_DEFORM_DEVICE void StoreOnDevice(double value, double* to) { *to = value; }
 
-// Neighbouring elements, of the halves in pairs: one instruction takes both.
+// Two neighbouring halves, by one instruction.
+MS_DEFORM_DEVICE void LoadPair(const Float16* from, float* to) {
+  const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(from));
+  to[0] = pair.x;
+  to[1] = pair.y;
+}
+
+MS_DEFORM_DEVICE void LoadPair(const BFloat16* from, float* to) {
+  const uint32_t pair = *reinterpret_cast<const uint32_t*>(from);
+  to[0] = __uint_as_float(pair << 16);
+  to[1] = __uint_as_float(pair & 0xffff0000u);
+}
+
+MS_DEFORM_DEVICE void StorePair(const float* from, Float16* to) {
+  *reinterpret_cast<__half2*>(to) = __floats2half2_rn(from[0], from[1]);
+}
+
+MS_DEFORM_DEVICE void StorePair(const float* from, BFloat16* to) {
+  *reinterpret_cast<__nv_bfloat162*>(to) = __floats2bfloat162_rn(from[0], from[1]);
+}
+
+template <typename T, int kLanes>
+constexpr bool kInPairs = sizeof(T) == 2 && kLanes % 2 == 0;
+
+// kLanes neighbouring elements.
 template <int kLanes, typename T>
 MS_DEFORM_DEVICE void LoadLanes(const T* from, Compute<T>* to) {
 #pragma unroll
-  for (int lane = 0; lane < kLanes; ++lane) {
-    to[lane] = LoadOnDevice(from[lane]);
-  }
-}
-
-template <int kLanes>
-MS_DEFORM_DEVICE void LoadLanes(const Float16* from, float* to) {
-#pragma unroll
-  for (int lane = 0; lane + 1 < kLanes; lane += 2) {
-    const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(from + lane));
-    to[lane] = pair.x;
-    to[lane + 1] = pair.y;
-  }
-  if (kLanes % 2 != 0) {
-    to[kLanes - 1] = LoadOnDevice(from[kLanes - 1]);
-  }
-}
-
-template <int kLanes>
-MS_DEFORM_DEVICE void LoadLanes(const BFloat16* from, float* to) {
-#pragma unroll
-  for (int lane = 0; lane + 1 < kLanes; lane += 2) {
-    const uint32_t pair = *reinterpret_cast<const uint32_t*>(from + lane);
-    to[lane] = __uint_as_float(pair << 16);
-    to[lane + 1] = __uint_as_float(pair & 0xffff0000u);
-  }
-  if (kLanes % 2 != 0) {
-    to[kLanes - 1] = LoadOnDevice(from[kLanes - 1]);
+  for (int lane = 0; lane < kLanes; lane += kInPairs<T, kLanes> ? 2 : 1) {
+    if constexpr (kInPairs<T, kLanes>) {
+      LoadPair(from + lane, to + lane);
+    } else {
+      to[lane] = LoadOnDevice(from[lane]);
+    }
   }
 }
 
 template <int kLanes, typename T>
 MS_DEFORM_DEVICE void StoreLanes(const Compute<T>* from, T* to) {
 #pragma unroll
-  for (int lane = 0; lane < kLanes; ++lane) {
-    StoreOnDevice(from[lane], to + lane);
-  }
-}
-
-template <int kLanes>
-MS_DEFORM_DEVICE void StoreLanes(const float* from, Float16* to) {
-#pragma unroll
-  for (int lane = 0; lane + 1 < kLanes; lane += 2) {
-    *reinterpret_cast<__half2*>(to + lane) = __floats2half2_rn(from[lane], from[lane + 1]);
-  }
-  if (kLanes % 2 != 0) {
-    StoreOnDevice(from[kLanes - 1], to + kLanes - 1);
-  }
-}
-
-template <int kLanes>
-MS_DEFORM_DEVICE void StoreLanes(const float* from, BFloat16* to) {
-#pragma unroll
-  for (int lane = 0; lane + 1 < kLanes; lane += 2) {
-    *reinterpret_cast<__nv_bfloat162*>(to + lane) =
-        __floats2bfloat162_rn(from[lane], from[lane + 1]);
-  }
-  if (kLanes % 2 != 0) {
-    StoreOnDevice(from[kLanes - 1], to + kLanes - 1);
+  for (int lane = 0; lane < kLanes; lane += kInPairs<T, kLanes> ? 2 : 1) {
+    if constexpr (kInPairs<T, kLanes>) {
+      StorePair(from + lane, to + lane);
+    } else {
+      StoreOnDevice(from[lane], to + lane);
+    }
   }
 }
 

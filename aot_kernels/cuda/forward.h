@@ -40,8 +40,13 @@ static inline Chunks MakeChunks(const Segments& segments, int64_t shares) {
   const int64_t rows = CeilDivide(segments.rows, count);
   const int64_t of_group = CeilDivide(segments.rows, rows);
   return {static_cast<int32_t>(rows), static_cast<int32_t>(of_group),
-          static_cast<int32_t>(CeilDivide(rows * segments.channels, kStep<T>) * kStep<T>),
+          static_cast<int32_t>(RoundUp(rows * segments.channels, kStep<T>)),
           static_cast<int32_t>(Minimum(shares, of_group))};
+}
+
+// Of an output's packed weights.
+MS_DEFORM_FUNCTION int64_t PackedWidth(const Chunks& chunks) {
+  return int64_t{chunks.count} * chunks.size;
 }
 
 // A place in the order of a group's samples, or a distance.
@@ -86,7 +91,7 @@ MS_DEFORM_KERNEL(kElementThreads, 1)
 PackForwardWeightsKernel(ForwardPack<T> pack) {
   const Geometry& g = pack.g;
   const int64_t taps = g.taps;
-  const int64_t width = int64_t{pack.chunks.count} * pack.chunks.size;
+  const int64_t width = PackedWidth(pack.chunks);
   MS_DEFORM_FOR_ELEMENTS(index, g.out_channels * width) {
     const int64_t output = index / width;
     const auto at = static_cast<int32_t>(index % width);
@@ -164,7 +169,8 @@ class ForwardLoader {
               FirstChannel(arguments.g, arguments.segments, tile.group, first_row)),
         weights_(static_cast<int32_t>(arguments.g.group_out_channels - tile.output),
                  [&](int32_t row) {
-                   return FirstWeight(arguments, tile, first_row) + row * Width(arguments);
+                   return FirstWeight(arguments, tile, first_row) +
+                          row * PackedWidth(arguments.chunks);
                  }),
         samples_(arguments.pass.distances, plan) {
     const Geometry& g = arguments.g;
@@ -198,15 +204,12 @@ class ForwardLoader {
  private:
   using Samples = SampleLoader<T, kColumns, kStep<T>, kThreads<kRows>, kLanes>;
 
-  static __device__ int64_t Width(const ForwardArguments<T>& arguments) {
-    return int64_t{arguments.chunks.count} * arguments.chunks.size;
-  }
-
   static __device__ const T* FirstWeight(const ForwardArguments<T>& arguments,
                                          const ForwardTile& tile, int32_t first_row) {
     const int64_t output = tile.group * arguments.g.group_out_channels + tile.output;
     const int32_t chunk = first_row / arguments.chunks.rows;
-    return arguments.packed + output * Width(arguments) + int64_t{chunk} * arguments.chunks.size;
+    return arguments.packed + output * PackedWidth(arguments.chunks) +
+           int64_t{chunk} * arguments.chunks.size;
   }
 
   const ForwardArguments<T>& arguments_;
@@ -311,7 +314,7 @@ static void RunForwardWith(const ForwardCall& call, const Segments& segments, cu
   const int64_t bytes_left = kScratchBytes - most_packed - images * SlabSize(g) * kBytes;
   const Chunks chunks =
       MakeChunks<T>(segments, ChooseForwardShares<T, kRows, kLanes>(g, images, bytes_left));
-  const int64_t packed_size = g.out_channels * chunks.count * chunks.size;
+  const int64_t packed_size = g.out_channels * PackedWidth(chunks);
   const int64_t output_size = images * g.out_channels * g.out_pixels;
   const Scratch packed(stream, packed_size * kBytes);
   const int64_t sums_size = chunks.shares == 1 ? 0 : chunks.shares * output_size;

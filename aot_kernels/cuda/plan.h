@@ -37,6 +37,16 @@ MS_DEFORM_DEVICE int32_t CornerPixel(const PlanEntry<Real>& entry) {
   return HasValue(entry) ? entry.marked_pixel : ~entry.marked_pixel;
 }
 
+// sample = sum_i weights[i] * image[corner i]
+template <typename Real>
+MS_DEFORM_DEVICE void MaskedWeights(const PlanEntry<Real>& entry, Real weights[kCorners]) {
+  CornerWeights(entry.fraction_y, entry.fraction_x, weights);
+#pragma unroll
+  for (int i = 0; i < kCorners; ++i) {
+    weights[i] *= entry.mask;
+  }
+}
+
 // A row of the plan: the samples of one tap in one offset group.
 struct PlanRow {
   int64_t image;
@@ -150,14 +160,14 @@ class SampleRegisters {
     if (entries_[index] >= 0) {
       const PlanEntry<Compute<T>> entry = plan_[entries_[index]];
       Compute<T> weights[kCorners];
-      CornerWeights(entry.fraction_y, entry.fraction_x, weights);
+      MaskedWeights(entry, weights);
 #pragma unroll
       for (int i = 0; i < kCorners; ++i) {
         Compute<T> values[kLanes];
         LoadLanes<kLanes>(corners_[index].corner[i].values, values);
 #pragma unroll
         for (int lane = 0; lane < kLanes; ++lane) {
-          sums[lane] += entry.mask * weights[i] * values[lane];
+          sums[lane] += weights[i] * values[lane];
         }
       }
     }
