@@ -40,10 +40,7 @@ int cublasGemmStridedBatchedEx(void*, int transpose_a, int transpose_b, int m, i
         for (int64_t i = 0; i < k; ++i) {
           sum += a.At(batch * a_stride, row, i) * b.At(batch * b_stride, i, column);
         }
-        const int64_t to = batch * c_stride + row + column * ldc;
-        // What was there counts only if asked for: it may be a NaN.
-        const double before = of_before == 0 ? 0 : of_before * Read(c_type, c, to);
-        Write(c_type, c, to, of_product * sum + before);
+        Blend(c_type, c, batch * c_stride + row + column * ldc, of_product * sum, of_before);
       }
     }
   }

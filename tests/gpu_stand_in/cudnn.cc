@@ -67,10 +67,7 @@ void ForEachProduct(const D& x, const D& w, const D& c, const D& y, const Visit&
 // data = alpha * sums + beta * data
 int Store(const D& of, void* data, const std::vector<double>& sums, double alpha, double beta) {
   for (size_t i = 0; i < sums.size(); ++i) {
-    const int64_t at = static_cast<int64_t>(i);
-    // What was there counts only if asked for: it may be a NaN.
-    const double before = beta == 0 ? 0 : beta * Read(of.type, data, at);
-    Write(of.type, data, at, alpha * sums[i] + before);
+    Blend(of.type, data, static_cast<int64_t>(i), alpha * sums[i], beta);
   }
   return 0;
 }

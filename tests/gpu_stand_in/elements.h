@@ -64,6 +64,11 @@ inline void Write(DataType type, void* data, int64_t i, double value) {
   }
 }
 
+// value + factor * what is there, which counts only if asked for: it may be a NaN.
+inline void Blend(DataType type, void* data, int64_t i, double value, double factor) {
+  Write(type, data, i, value + (factor == 0 ? 0 : factor * Read(type, data, i)));
+}
+
 // A factor of cuDNN and cuBLAS: a double for doubles, else a float.
 inline double Factor(DataType of, const void* factor) {
   return Read(of == DataType::kDouble ? DataType::kDouble : DataType::kFloat, factor, 0);
