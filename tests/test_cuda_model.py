@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.aot_library import GRADIENT_FUNCTIONS, AotLibrary
-from benchmark.model import ELEMENT_BYTES, GPUS, SCRATCH_BYTES, Model, Primitive
+from benchmark.model import GPUS, SCRATCH_BYTES, Model, Primitive
 from benchmark.rows import ROWS, Row
+from element_types import ELEMENT_BYTES
 
 # Passes of several images, shares of a tile, narrow groups, channels that are no whole vectors.
 OTHERS = {

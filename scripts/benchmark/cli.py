@@ -60,9 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--isa", help="our instruction set: avx512, avx2 or baseline (default: the best)")
     add("--memory", action="store_true", help="also the extra memory, in fresh processes")
     add("--scaling", action="store_true", help="instead: cost against N, H x W, C and threads")
-    model_help = (
-        "instead, with --device cuda: count the work of our kernels on that GPU, without one "
-    )
+    model_help = "instead, with --device cuda: count our kernels' work on that GPU, without one "
     model_help += "(default: h100)"
     add("--model", nargs="?", const="h100", choices=model.GPUS, help=model_help)
     add("--json", type=Path, metavar="FILE", help="write all of it")

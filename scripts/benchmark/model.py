@@ -13,6 +13,7 @@ from math import gcd
 from typing import NamedTuple
 
 from benchmark.rows import Row
+from benchmark.side import ELEMENT_BYTES
 
 # product.h, launch.h, slabs.h, forward.h, backward_input.h, backward_weight.h, backward_bias.h
 COLUMNS = 64
@@ -25,7 +26,6 @@ MOST_TAPS = 9
 BIAS_THREADS = 512
 WEIGHT_BLOCKS_OF_MULTIPROCESSOR = 4
 WEIGHT_STEPS_OF_SHARE = 16
-ELEMENT_BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
 
 class Gpu(NamedTuple):

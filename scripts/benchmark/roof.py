@@ -11,12 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from benchmark.side import PAUSE_SECONDS, Call
+from benchmark.side import ELEMENT_BYTES, PAUSE_SECONDS, Call
 from ms_deform.install.builder import CPU_INSTRUCTION_SETS, find_compiler
 from ms_deform.install.library import loaded_isa
 
 PEAK_SECONDS = 0.02
-_ELEMENT_BYTES = {"float64": 8, "float32": 4}
 
 
 class Rates(NamedTuple):
@@ -62,4 +61,4 @@ class FmaPeak:
 def bytes_moved(call: Call) -> int:
     """All tensors of a call once; in training the forward's, then all again and their gradients."""
     elements = sum(array.size for array in call.arrays)  # grad_output is as large as the output
-    return (3 if call.training else 1) * elements * _ELEMENT_BYTES.get(call.dtype, 2)
+    return (3 if call.training else 1) * elements * ELEMENT_BYTES[call.dtype]

@@ -21,7 +21,8 @@ from benchmark.rows import Arrays, Row, make_arrays
 
 OURS = "ms_deform"
 PASSES = ("forward", "training")
-DTYPES = ("float32", "float64", "float16", "bfloat16")
+ELEMENT_BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+DTYPES = tuple(ELEMENT_BYTES)
 # Longer than the idle threads of any side spin, lest they take cycles of the side that follows.
 PAUSE_SECONDS = 0.05
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 
-from gpu_proof.run import Failed, Work, last_line
+from gpu_proof.run import Failed, Work, last_line, pytest_counts
 from mindspore_bundle import run
 
 
@@ -25,8 +25,7 @@ def mindspore(work: Work) -> None:
     work.found["microseconds"] = json.loads(times.read_text())
     status = work.wait(work.start(run.tests(bundle), work.log))
     summary = summary_in(work.log.read_text(errors="replace"))
-    counts = re.findall(r"(\d+) (passed|failed|skipped|error)", summary)
-    work.found["tests"] = {what: int(count) for count, what in counts}
+    work.found["tests"] = pytest_counts(summary)
     if status != 0:
         raise Failed(summary or last_line(work.log))
 

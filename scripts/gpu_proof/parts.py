@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gpu_proof import kernels
 from gpu_proof.mindspore_target import mindspore
-from gpu_proof.run import Failed, LeftOut, Part, Report, Work, last_line
+from gpu_proof.run import Failed, LeftOut, Part, Report, Work, last_line, pytest_counts
 from gpu_proof.table import PASSES
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -61,11 +61,6 @@ def tests(work: Work) -> None:
         raise Failed(last_line(work.log))
     if "passed" not in work.found["tests"]:
         raise Failed("; ".join(work.found["skipped"]) or "no test ran")
-
-
-def pytest_counts(line: str) -> dict[str, int]:
-    found = re.findall(r"(\d+) (passed|failed|skipped|error)", line)
-    return {what: int(count) for count, what in found}
 
 
 def benchmark(work: Work) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,6 +84,12 @@ def last_line(log: Path) -> str:
     """Most often why a command has failed."""
     lines = log.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def pytest_counts(line: str) -> dict[str, int]:
+    """What pytest's last line counts."""
+    found = re.findall(r"(\d+) (passed|failed|skipped|error)", line)
+    return {what: int(count) for count, what in found}
 
 
 class Part(NamedTuple):
