@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -17,22 +14,12 @@ import ms_deform
 from gpu_stand_in import VARIABLE
 from ms_deform import DeformConv2d, deform_conv2d
 from networks import call_tensors, image, random_array
+from programs import run_program
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 on_the_stand_in = pytest.mark.skipif(
     VARIABLE not in os.environ, reason="CUDA does not say what it is called with"
 )
-
-
-def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=Path(__file__).parent,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
 
 
 STREAMS = """
@@ -58,7 +45,7 @@ call()
 @on_the_stand_in
 def test_kernels_run_on_mindspores_stream_and_on_another_in_its_context(mode: str) -> None:
     program = STREAMS.format(mode=ms.get_context("mode"))
-    log = run(program, MS_EMULATION_STREAMS="1", GPU_STAND_IN_STREAMS="1").stderr
+    log = run_program(program, MS_EMULATION_STREAMS="1", GPU_STAND_IN_STREAMS="1").stderr
     made = {line.split()[-1] for line in log.splitlines() if line.startswith("made stream")}
     calls = [
         {line.split()[-1] for line in part.splitlines() if line.startswith("a kernel on stream")}
@@ -111,7 +98,7 @@ except RuntimeError:
 
 @on_the_stand_in
 def test_a_lack_of_memory_is_an_error_and_the_next_call_works() -> None:
-    assert run(OUT_OF_MEMORY).stdout.strip() == "(2, 6, 7, 9)"
+    assert run_program(OUT_OF_MEMORY).stdout.strip() == "(2, 6, 7, 9)"
 
 
 @pytest.mark.usefixtures("mode")

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +11,7 @@ import pytest
 import ms_deform
 from gpu_stand_in import VARIABLE
 from ms_deform import errors
+from programs import run_program
 
 PROGRAM = """
 import sys
@@ -38,11 +36,7 @@ def run_failing_kernel(device_target: str, mode: str, **variables: str) -> list[
 
     In a process of its own: the failure leaves MindSpore's graphs unusable.
     """
-    command = [sys.executable, "-c", PROGRAM, device_target, mode]
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, **variables}
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return done.stdout.splitlines()
+    return run_program(PROGRAM, device_target, mode, **variables).stdout.splitlines()
 
 
 @pytest.mark.parametrize("mode", ["GRAPH_MODE", "PYNATIVE_MODE"])
