@@ -173,8 +173,9 @@ def _prepare(
         get_current_device().device_target,
         is_deterministic(),
         caller,
+        training,
     )
-    chosen = choose_backend(call, backend, training)
+    chosen = choose_backend(call, backend)
     return chosen.run, chosen.prepare(call)
 
 
@@ -189,13 +190,14 @@ def _checked_call(
     device_target: str,
     deterministic: bool,
     caller: str,
+    training: bool,
 ) -> Call:
     infos = [tensor and TensorInfo(*tensor) for tensor in tensors]
     if casts:
         infos = [info and info._replace(dtype=mstype.float32) for info in infos]
     with errors_of(caller):
         geometry = check_geometry(*infos, constants)
-    return Call(geometry, infos[0].dtype, device_target, deterministic, caller)
+    return Call(geometry, infos[0].dtype, device_target, deterministic, caller, training)
 
 
 def _described_tensors(

@@ -72,7 +72,7 @@ def runs_on_device(item: pytest.Item) -> bool:
     if not ON_GPU_STAND_IN:
         return True
     # MindSpore's own kernels of the composition have no stand-in.
-    suits = params.get("device") == "GPU" and params.get("backend") != "composition"
+    suits = params.get("device") == "GPU" and not params.get("backend", "").startswith("composition")
     return suits and not item.get_closest_marker("not_on_gpu_stand_in")
 
 
@@ -113,7 +113,8 @@ def mode(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=["aot", "composition"])
 def backend(request: pytest.FixtureRequest, device: str) -> Iterator[str]:
-    with set_backend(request.param):
+    name, _, soc = request.param.partition(" for ")
+    with set_backend(name, soc=soc or None):
         yield request.param
 
 

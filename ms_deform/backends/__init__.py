@@ -21,7 +21,11 @@ from typing import TYPE_CHECKING
 from mindspore import log
 
 from ms_deform.backends import aclnn, aicpu, aot, composition
+from ms_deform.backends.ai_core_layout import Target
 from ms_deform.backends.interface import Backend, Call
+from ms_deform.install import ai_core
+from ms_deform.install.aicpu_operators import FORWARD
+from ms_deform.install.cann import aicpu_package
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -52,10 +56,12 @@ class set_backend:
     Args:
         name (Union[str, None]): "aot", "composition", "aclnn" or "aicpu"; None is the default of
             the device target.
+        soc (str, optional): With "composition": the Ascend SoC, such as "Ascend910B4", that calls
+            are laid out for, on any device target. Default: ``None`` , the device's own.
 
     Raises:
-        ValueError: If there is no backend of that name. That it does not serve the device target is
-            said by the call that needs it.
+        ValueError: If there is no backend of that name, or no such SoC. That a backend does not
+            serve the device target is said by the call that needs it.
 
     Supported Platforms:
         ``CPU`` ``GPU`` ``Ascend``
@@ -70,10 +76,15 @@ class set_backend:
         49.0
     """
 
-    def __init__(self, name: str | None) -> None:
+    def __init__(self, name: str | None, soc: str | None = None) -> None:
         global _asked
         check_name("set_backend: 'name'", name)
-        self._before, _asked = _asked, name
+        if soc is not None and name != "composition":
+            raise ValueError(f"set_backend: 'soc' goes with \"composition\", got {name!r}")
+        asked = name
+        if soc is not None:
+            asked = composition.LaidOut(Target(check_soc("set_backend: 'soc'", soc)))
+        self._before, _asked = _asked, asked
 
     def __enter__(self) -> set_backend:
         return self
@@ -87,6 +98,14 @@ def check_name(what: str, name: str | None) -> None:
     names = dict.fromkeys(name for row in BACKENDS.values() for name in row)
     if name is not None and name not in names:
         raise ValueError(f"{what} must be one of {', '.join(names)}, or None, got {name!r}")
+
+
+def check_soc(what: str, soc: str) -> ai_core.Product:
+    product = ai_core.product_of(soc)
+    if product is None:
+        known = ", ".join(soc for product in ai_core.PRODUCTS for soc in product.socs)
+        raise ValueError(f"{what} must begin as one of {known}, got {soc!r}")
+    return product
 
 
 def asked_backend() -> str | Backend | None:
@@ -110,13 +129,12 @@ def forced_backend(net: nn.Cell, backend: str | Backend) -> Iterator[None]:
             cell.backend = name
 
 
-def choose_backend(call: Call, asked: str | None, training: bool) -> Backend:
+def choose_backend(call: Call, asked: str | None) -> Backend:
     """The backend that computes a call.
 
     Args:
         call: The call.
         asked: The name that the call's layer was given, which is stronger than `set_backend`.
-        training: Whether gradients may be asked for.
 
     Raises:
         RuntimeError: If the device target has no backend, or none of that name.
@@ -129,10 +147,7 @@ def choose_backend(call: Call, asked: str | None, training: bool) -> Backend:
             f"expected one of {', '.join(BACKENDS)}; choose one with mindspore.set_device, for "
             'example mindspore.set_device("CPU")'
         )
-    name = asked or _asked
-    if name is None:
-        default = next(iter(row))
-        name = default if training else INFERENCE_DEFAULTS.get(call.device_target, default)
+    name = asked or _asked or _default(call)
     backend = row.get(name) if isinstance(name, str) else name
     if backend is None:
         raise RuntimeError(
@@ -140,7 +155,26 @@ def choose_backend(call: Call, asked: str | None, training: bool) -> Backend:
             f"{call.device_target!r}, expected one of {', '.join(row)}; choose one with "
             f"ms_deform.set_backend, or another device with mindspore.set_device"
         )
-    return _without_obstacle(call, name, backend)
+    chosen = _without_obstacle(call, name, backend)
+    why_off = composition.off_ai_core(call) if chosen is composition else None
+    if why_off:
+        _log_once(
+            f"deform_conv2d: {why_off}; CANN computes it on the AICPU then, if at all. In training "
+            "this project's own AICPU kernels stand in, once they are installed: "
+            "python -m ms_deform build --aicpu, then python -m ms_deform install-aicpu"
+        )
+    return chosen
+
+
+def _default(call: Call) -> str:
+    """The name of the default for the call."""
+    name = next(iter(BACKENDS[call.device_target]))
+    if not call.training:
+        return INFERENCE_DEFAULTS.get(call.device_target, name)
+    if name != "composition" or composition.obstacle(call) or aicpu.obstacle(call):
+        return name
+    leaves_ai_core = composition.off_ai_core(call) is not None
+    return "aicpu" if leaves_ai_core and aicpu_package(FORWARD.name) else name
 
 
 def _without_obstacle(call: Call, name: str, backend: Backend) -> Backend:

@@ -19,6 +19,7 @@ class Call(NamedTuple):
     device_target: str
     deterministic: bool  # whether gradients must have the same bits in every run
     caller: str  # what the user called, for the texts of errors
+    training: bool = True  # whether gradients may be asked for
 
 
 class Backend(Protocol):

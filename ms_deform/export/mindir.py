@@ -13,7 +13,9 @@ import numpy as np
 from mindspore import Tensor, nn
 from mindspore.train.mind_ir_pb2 import ModelProto
 
-from ms_deform.backends import forced_backend
+from ms_deform.backends import check_soc, composition, forced_backend
+from ms_deform.backends.ai_core_layout import Target
+from ms_deform.install import ai_core
 
 # Of each dtype, relative to the largest value of an output: how far the file may be from the
 # network, whose layers may have run on another backend.
@@ -41,13 +43,15 @@ for i, output in enumerate(outputs):
 """
 
 
-def export_mindir(net: nn.Cell, *inputs: Tensor, file_name: str | Path) -> str:
+def export_mindir(
+    net: nn.Cell, *inputs: Tensor, file_name: str | Path, soc: str = "Ascend910B4"
+) -> str:
     """
     Writes a network as a MindIR file that runs where ms_deform is not installed: on Ascend through
     MindSpore or MindSpore Lite, and elsewhere.
 
     Deformable layers become MindSpore's own ``DeformableOffsets`` and ``Conv2D``, those with a
-    `backend` of their own too. The file is then run in a new process that cannot import ms_deform,
+    `backend` of their own too, laid out so that CANN computes them on the AI Core of `soc`. The file is then run in a new process that cannot import ms_deform,
     on the same inputs and device target, and its outputs are compared with the network's.
 
     Args:
@@ -56,12 +60,15 @@ def export_mindir(net: nn.Cell, *inputs: Tensor, file_name: str | Path) -> str:
         inputs (Tensor): Inputs with values, as the network is called with. Their shapes are those
             that the file takes.
         file_name (Union[str, Path]): The file; ".mindir" is added where it is missing.
+        soc (str, optional): The Ascend SoC that the file is for. Default: ``"Ascend910B4"`` , whose
+            layout serves all Atlas A2 and A3.
 
     Returns:
         str, the path of the file.
 
     Raises:
         TypeError: If an input is not a Tensor.
+        ValueError: If there is no such SoC.
         ValueError: If the graph holds custom operators, such as ``ops.Custom`` of the network's
             own.
         RuntimeError: If the file does not run, or gives other outputs than the network.
@@ -85,12 +92,13 @@ def export_mindir(net: nn.Cell, *inputs: Tensor, file_name: str | Path) -> str:
             raise TypeError(
                 f"export_mindir: input {position} must be a Tensor, got {type(tensor).__name__}"
             )
+    target = Target(check_soc("export_mindir: 'soc'", soc), ai_core.GRAPH_ENGINE, training=False)
     path = Path(file_name)
     path = path if path.suffix == ".mindir" else path.with_name(f"{path.name}.mindir")
     training = net.training
     net.set_train(False)
     try:
-        with forced_backend(net, "composition"):
+        with forced_backend(net, composition.LaidOut(target)):
             ms.export(net, *inputs, file_name=str(path), file_format="MINDIR")
         expected = net(*inputs)
     finally:
