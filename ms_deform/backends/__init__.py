@@ -3,7 +3,7 @@
 
 - ``aot``: this project's C++ and CUDA kernels, as ``ops.Custom`` AOT operators.
 - ``composition``: MindSpore's own ``DeformableOffsets`` and ``Conv2D``, on every device target.
-- ``aclnn``: CANN's ``aclnnDeformableConv2d``, for inference in graph mode.
+- ``aclnn``: CANN's ``aclnnDeformableConv2d`` in graph mode, for inference; on Ascend 950 for all.
 - ``aicpu``: this project's kernels on the AICPU of an Ascend device, as a CANN vendor package.
 
 To add a backend: a module here with the functions of `interface.Backend`, and its row in the table.
@@ -32,7 +32,8 @@ BACKENDS: dict[str, dict[str, Backend]] = {
     "GPU": {"aot": aot, "composition": composition},
     "Ascend": {"composition": composition, "aclnn": aclnn, "aicpu": aicpu},
 }
-# The default for layers that are not being trained, where it is another one.
+# The default for layers that are not being trained, where it is another one; for the rest as well,
+# where its `trains` says so.
 INFERENCE_DEFAULTS = {"Ascend": "aclnn"}
 
 # What `set_backend` was called with last, or what an export computes with.
@@ -44,7 +45,8 @@ class set_backend:
     Chooses what computes deformable convolutions, from now on or within a ``with`` block.
 
     Without it, on a CPU and a GPU this project's kernels do ("aot"), and on Ascend MindSpore's own
-    operators ("composition"), or "aclnn" for layers that are not being trained, in graph mode.
+    operators ("composition"), or in graph mode "aclnn", for layers that are not being trained and
+    where CANN has its gradient (Ascend 950).
 
     Note:
         Calls take what holds when they are traced: set it before a graph is compiled.
@@ -131,8 +133,9 @@ def choose_backend(call: Call, asked: str | None, training: bool) -> Backend:
         )
     name = asked or _asked
     if name is None:
-        default = next(iter(row))
-        name = default if training else INFERENCE_DEFAULTS.get(call.device_target, default)
+        name = INFERENCE_DEFAULTS.get(call.device_target)
+        if name is None or (training and not row[name].trains()):
+            name = next(iter(row))
     backend = row.get(name) if isinstance(name, str) else name
     if backend is None:
         raise RuntimeError(

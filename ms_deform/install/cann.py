@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 # SoC names, as MindSpore gives them, of the products with aclnnDeformableConv2d: Atlas A2, A3, 950.
-ACLNN_SOCS = ("ascend910b", "ascend910_93", "ascend950", "ascend910_95")
+A2_A3_SOCS = ("ascend910b", "ascend910_93")
+ASCEND_950_SOCS = ("ascend950", "ascend910_95")
+ACLNN_SOCS = (*A2_A3_SOCS, *ASCEND_950_SOCS)
 _ACLNN_HEADER = "include/aclnnop/aclnn_deformable_conv2d.h"
+# It declares aclnnConvolutionBackward in every CANN; since ops-nn v9.1.0 this function too.
+_ACLNN_BACKWARD_HEADER = "include/aclnnop/aclnn_convolution_backward.h"
+ACLNN_BACKWARD = "aclnnDeformableConv2dBackward"
 # Where CANN looks for the operators of an AICPU vendor package.
 AICPU_CONFIG = "op_impl/cpu/config/cust_aicpu_kernel.json"
 
@@ -39,6 +45,25 @@ def aclnn_obstacle(soc: str) -> str | None:
             f"({', '.join(ACLNN_SOCS)}), this is {soc or 'no Ascend device'}"
         )
     return None
+
+
+def aclnn_backward_obstacle(soc: str) -> str | None:
+    """Why aclnnDeformableConv2dBackward cannot be used, likewise."""
+    if not soc.lower().startswith(ASCEND_950_SOCS):
+        return f"{ACLNN_BACKWARD} is for Ascend 950, this is {soc or 'no Ascend device'}"
+    why_not = aclnn_obstacle(soc)
+    if why_not is not None:
+        return why_not
+    header = opp_path().parent / _ACLNN_BACKWARD_HEADER
+    if not _declares(header, ACLNN_BACKWARD):
+        return f"no {ACLNN_BACKWARD} in {header}; install CANN 9.1 or later with its headers"
+    return None
+
+
+# Asked for by every call of a layer that is being trained.
+@cache
+def _declares(header: Path, function: str) -> bool:
+    return header.is_file() and f"{function}GetWorkspaceSize(" in header.read_text("utf-8")
 
 
 def aicpu_package(operator: str) -> Path | None:
