@@ -21,7 +21,7 @@ from ms_deform.backends import aclnn, choose_backend, composition
 from ms_deform.backends.interface import Call
 from ms_deform.geometry import TensorInfo, check_geometry
 from ms_deform.install import cann
-from networks import CHANNELS, TAPS, image, paired, random_array
+from networks import CHANNELS, TAPS, MeanSquare, image, paired, random_array
 from tolerances import assert_close
 
 pytestmark = pytest.mark.not_on_gpu_stand_in("is about Ascend")
@@ -212,6 +212,32 @@ def test_results_and_gradients_are_the_references(
     for tensor, value, name in zip(tensors, actual, TENSORS):
         assert value.dtype == tensor.dtype
         assert_close(value.asnumpy(), getattr(expected, name), dtype, name, max_error(dtype))
+
+
+@pytest.mark.parametrize(
+    ("soc", "gradients"),
+    [(A2, "DeformableOffsetsGrad"), (ASCEND_950, f'reg_op_name: "{aclnn.BACKWARD.name}"')],
+)
+def test_the_graph_of_a_trained_layer_holds_what_the_product_has(
+    soc, gradients, device, graph_mode, on, monkeypatch, tmp_path
+):
+    on(soc)
+    monkeypatch.setitem(backends.BACKENDS[device], "aclnn", aclnn)
+    monkeypatch.chdir(tmp_path)
+    layer = DeformConv2d(CHANNELS, 6, 3, padding=1, groups=2, backend="aclnn").set_train()
+    offset = ms.Tensor(random_array((2, 2 * TAPS, *image().shape[2:])))
+    ms.set_context(save_graphs=2, save_graphs_path=str(tmp_path))
+    try:
+        # MindSpore compiles all of it, up to the kernel, which only CANN has.
+        with pytest.raises(RuntimeError, match=aclnn.FORWARD.name):
+            Gradients(MeanSquare(layer))(image(), offset, ms.Tensor(1.0))
+    finally:
+        ms.set_context(save_graphs=0)
+    (validated,) = tmp_path.rglob("*_validate_*.ir")
+    graph = validated.read_text()
+    assert graph.count(f'reg_op_name: "{aclnn.FORWARD.name}"') == 1
+    for name in ("DeformableOffsetsGrad", f'reg_op_name: "{aclnn.BACKWARD.name}"'):
+        assert (name in graph) == (name == gradients)
 
 
 def max_error(dtype: str) -> float:

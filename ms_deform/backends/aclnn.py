@@ -331,4 +331,5 @@ def run(
 def _near(offset: Tensor, far: float) -> Tensor:
     """Without infinities, of which CANN makes NaNs on 950."""
     # Not clamp, which loses NaNs.
-    return ops.select(ops.abs(offset) > far, ops.full_like(offset, far), offset)
+    is_far = ops.abs(ops.stop_gradient(offset)) > far
+    return ops.select(is_far, ops.full_like(offset, far), offset)
