@@ -8,10 +8,11 @@ import os
 from functools import cache
 from pathlib import Path
 
-# SoC names, as MindSpore gives them, of the products with aclnnDeformableConv2d: Atlas A2, A3, 950.
+# How the SoC names of the products with aclnnDeformableConv2d begin: Atlas A2, A3, Ascend 950.
+# CANN 8.5 knew the last as Ascend910_95, when the function was not for it.
 A2_A3_SOCS = ("ascend910b", "ascend910_93")
-ASCEND_950_SOCS = ("ascend950", "ascend910_95")
-ACLNN_SOCS = (*A2_A3_SOCS, *ASCEND_950_SOCS)
+ASCEND_950_SOC = "ascend950"
+ACLNN_SOCS = (*A2_A3_SOCS, ASCEND_950_SOC)
 _ACLNN_HEADER = "include/aclnnop/aclnn_deformable_conv2d.h"
 # It declares aclnnConvolutionBackward in every CANN; since ops-nn v9.1.0 this function too.
 _ACLNN_BACKWARD_HEADER = "include/aclnnop/aclnn_convolution_backward.h"
@@ -41,7 +42,7 @@ def aclnn_obstacle(soc: str) -> str | None:
         )
     if not soc.lower().startswith(ACLNN_SOCS):
         return (
-            f"aclnnDeformableConv2d is for Atlas A2, A3 and 950 "
+            f"aclnnDeformableConv2d is for Atlas A2, A3 and Ascend 950 "
             f"({', '.join(ACLNN_SOCS)}), this is {soc or 'no Ascend device'}"
         )
     return None
@@ -49,7 +50,7 @@ def aclnn_obstacle(soc: str) -> str | None:
 
 def aclnn_backward_obstacle(soc: str) -> str | None:
     """Why aclnnDeformableConv2dBackward cannot be used, likewise."""
-    if not soc.lower().startswith(ASCEND_950_SOCS):
+    if not soc.lower().startswith(ASCEND_950_SOC):
         return f"{ACLNN_BACKWARD} is for Ascend 950, this is {soc or 'no Ascend device'}"
     why_not = aclnn_obstacle(soc)
     if why_not is not None:
