@@ -42,7 +42,7 @@ def aclnn_obstacle(soc: str) -> str | None:
         )
     if not soc.lower().startswith(ACLNN_SOCS):
         return (
-            f"aclnnDeformableConv2d is for Atlas A2, A3 and Ascend 950 "
+            f"aclnnDeformableConv2d is for Atlas A2, A3 and 950 "
             f"({', '.join(ACLNN_SOCS)}), this is {soc or 'no Ascend device'}"
         )
     return None
