@@ -34,7 +34,9 @@ class DeformableOffsets(nn.Cell):
             # Where an offset is a NaN all of these are 0.
             finite = [np.nan_to_num(coordinate) for coordinate in position]
             for corner, weights in _corners(*finite):
-                weight = np.prod([np.where(np.isnan(p), 0, w) for p, w in zip(position, weights)], 0)
+                weight = np.prod(
+                    [np.where(np.isnan(p), 0, w) for p, w in zip(position, weights)], 0
+                )
                 inside = _inside(corner, height, width)
                 total = total + (weight * mask)[:, None] * _pixels(values, corner, inside)
             columns[:, :, i :: self.kernel[0], j :: self.kernel[1]] = total
@@ -55,9 +57,7 @@ class DeformableOffsets(nn.Cell):
                 pixels = _pixels(values, corner, inside)
                 rows, cols = (np.where(inside, c, 0).astype(int) for c in corner)
                 added = np.where(inside[:, None], grad * (mask * weight_y * weight_x)[:, None], 0)
-                np.add.at(
-                    grad_x, (images, slice(None), rows, cols), added.transpose(0, 2, 3, 1)
-                )
+                np.add.at(grad_x, (images, slice(None), rows, cols), added.transpose(0, 2, 3, 1))
                 sign_y = np.where(corner[0] > np.floor(y), 1, -1)
                 sign_x = np.where(corner[1] > np.floor(x), 1, -1)
                 inner = (grad * pixels).sum(1)

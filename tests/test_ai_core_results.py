@@ -135,15 +135,13 @@ def test_without_a_row_of_zeros_canns_gradients_differ_on_minus_one() -> None:
     shape = (*images.shape[:2], *(3 * size for size in grad_output.shape[2:]))
     grad_columns = ms.Tensor(columns.reshape(shape).astype(np.float32))
     _, grad_packed = sample.bprop(ms.Tensor(images), packed, None, grad_columns)
-    grad_x, grad_y, grad_mask = np.split(grad_packed.asnumpy(), 3, axis=1)
+    _, grad_y, grad_mask = np.split(grad_packed.asnumpy(), 3, axis=1)
     expected = reference.deform_conv2d_grad(grad_output, **problem)
     np.testing.assert_allclose(grad_mask, expected.mask, rtol=1e-4, atol=1e-4)
     y, _ = reference.sampling_points(problem["offset"], (3, 3), 1, 2, 1)
     on_minus_one = y[:, 0] == -1
     wanted = expected.offset[:, 0::2]
-    np.testing.assert_allclose(
-        grad_y[~on_minus_one], wanted[~on_minus_one], rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(grad_y[~on_minus_one], wanted[~on_minus_one], rtol=1e-4, atol=1e-4)
     assert not grad_y[on_minus_one].any()
     assert wanted[on_minus_one].any()
 

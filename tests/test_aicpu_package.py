@@ -221,11 +221,11 @@ def test_a_call_reaches_its_operator_with_placeholders_for_what_is_absent():
 
 def test_dtypes_that_the_kernels_lack_are_refused():
     for dtype in (ms.float32, ms.float16):
-        assert choose_backend(described(dtype), "aicpu", True) is aicpu
+        assert choose_backend(described(dtype), "aicpu") is aicpu
     for dtype in (ms.float64, ms.bfloat16):
         message = f"'aicpu' takes float32 and float16, got {dtype}; .* ms_deform.set_backend"
         with pytest.raises(NotImplementedError, match=message):
-            choose_backend(described(dtype), "aicpu", True)
+            choose_backend(described(dtype), "aicpu")
 
 
 def test_the_operator_has_shapes_and_gradients():

@@ -185,7 +185,7 @@ def test_a_backend_of_another_device_is_refused():
     ):
         Called()(*call_tensors().values())
     with pytest.raises(RuntimeError, match="no backend for device target 'TPU'"):
-        choose_backend(described("TPU"), None, True)
+        choose_backend(described("TPU"), None)
 
 
 def described(device_target: str, kernel: tuple[int, int] = (3, 3)) -> Call:
@@ -201,8 +201,11 @@ def described(device_target: str, kernel: tuple[int, int] = (3, 3)) -> Call:
 def test_defaults_of_the_device_targets(monkeypatch):
     monkeypatch.setattr(aclnn, "obstacle", lambda call: None)
     training, inference = (
-        {target: choose_backend(described(target), None, mode) for target in BACKENDS}
-        for mode in (True, False)
+        {
+            target: choose_backend(described(target)._replace(training=training), None)
+            for target in BACKENDS
+        }
+        for training in (True, False)
     )
     assert training == {"CPU": aot, "GPU": aot, "Ascend": composition}
     assert inference == {"CPU": aot, "GPU": aot, "Ascend": aclnn}

@@ -3,7 +3,7 @@
 
 - ``aot``: this project's C++ and CUDA kernels, as ``ops.Custom`` AOT operators.
 - ``composition``: MindSpore's own ``DeformableOffsets`` and ``Conv2D``, on every device target.
-- ``aclnn``: CANN's ``aclnnDeformableConv2d``, for inference in graph mode.
+- ``aclnn``: CANN's ``aclnnDeformableConv2d`` in graph mode, for inference; on Ascend 950 for all.
 - ``aicpu``: this project's kernels on the AICPU of an Ascend device, as a CANN vendor package.
 
 To add a backend: a module here with the functions of `interface.Backend`, and its row in the table.
@@ -36,7 +36,8 @@ BACKENDS: dict[str, dict[str, Backend]] = {
     "GPU": {"aot": aot, "composition": composition},
     "Ascend": {"composition": composition, "aclnn": aclnn, "aicpu": aicpu},
 }
-# The default for layers that are not being trained, where it is another one.
+# The default for layers that are not being trained, where it is another one; for the rest as well,
+# where its `trains` says so.
 INFERENCE_DEFAULTS = {"Ascend": "aclnn"}
 
 # What `set_backend` was called with last, or what an export computes with.
@@ -48,7 +49,8 @@ class set_backend:
     Chooses what computes deformable convolutions, from now on or within a ``with`` block.
 
     Without it, on a CPU and a GPU this project's kernels do ("aot"), and on Ascend MindSpore's own
-    operators ("composition"), or "aclnn" for layers that are not being trained, in graph mode.
+    operators ("composition"), or in graph mode "aclnn", for layers that are not being trained and
+    where CANN has its gradient (Ascend 950).
 
     Note:
         Calls take what holds when they are traced: set it before a graph is compiled.
@@ -103,8 +105,8 @@ def check_name(what: str, name: str | None) -> None:
 def check_soc(what: str, soc: str) -> ai_core.Product:
     product = ai_core.product_of(soc)
     if product is None:
-        known = ", ".join(soc for product in ai_core.PRODUCTS for soc in product.socs)
-        raise ValueError(f"{what} must begin as one of {known}, got {soc!r}")
+        products = ", ".join(product.name for product in ai_core.PRODUCTS)
+        raise ValueError(f"{what} must be a SoC of {products}, such as Ascend910B4, got {soc!r}")
     return product
 
 
@@ -168,9 +170,11 @@ def choose_backend(call: Call, asked: str | None) -> Backend:
 
 def _default(call: Call) -> str:
     """The name of the default for the call."""
-    name = next(iter(BACKENDS[call.device_target]))
-    if not call.training:
-        return INFERENCE_DEFAULTS.get(call.device_target, name)
+    row = BACKENDS[call.device_target]
+    for_inference = INFERENCE_DEFAULTS.get(call.device_target)
+    if for_inference is not None and (not call.training or row[for_inference].trains()):
+        return for_inference
+    name = next(iter(row))
     if name != "composition" or composition.obstacle(call) or aicpu.obstacle(call):
         return name
     leaves_ai_core = composition.off_ai_core(call) is not None

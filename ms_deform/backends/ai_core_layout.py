@@ -51,9 +51,7 @@ def choose(geometry: Geometry, target: Target) -> tuple[Layout, str | None]:
     The geometry's sizes are known, but for the batch.
     """
     allowed = [
-        layout
-        for layout in layouts(geometry, target)
-        if obstacle(geometry, layout, target) is None
+        layout for layout in layouts(geometry, target) if obstacle(geometry, layout, target) is None
     ]
     if allowed:
         return min(allowed, key=lambda layout: moved_elements(geometry, layout, target)), None

@@ -23,7 +23,10 @@ class Call(NamedTuple):
 
 
 class Backend(Protocol):
-    """What each module of this package defines."""
+    """What each module of this package defines.
+
+    The default for inference also has ``trains() -> bool``: whether it is that for training too.
+    """
 
     def obstacle(self, call: Call) -> str | None:
         """Why the call cannot be computed, to follow "the backend 'x' "; None if it can.

@@ -51,8 +51,9 @@ def export_mindir(
     MindSpore or MindSpore Lite, and elsewhere.
 
     Deformable layers become MindSpore's own ``DeformableOffsets`` and ``Conv2D``, those with a
-    `backend` of their own too, laid out so that CANN computes them on the AI Core of `soc`. The file is then run in a new process that cannot import ms_deform,
-    on the same inputs and device target, and its outputs are compared with the network's.
+    `backend` of their own too, laid out so that CANN computes them on the AI Core of `soc`. The
+    file is then run in a new process that cannot import ms_deform, on the same inputs and device
+    target, and its outputs are compared with the network's.
 
     Args:
         net (Cell): The network. It is exported as for inference, whether it is being trained or

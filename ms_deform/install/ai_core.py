@@ -13,6 +13,8 @@ MindSpore or a device, and nothing here was seen on one: these are the published
    image/grid_sampler2_d_grad/op_host/op_api/aclnn_grid_sampler2d_backward.cpp
    (`CheckDtypeAndChannelCanTranspose`).
 5. ops-nn 9.1.0, conv/deformable_offsets and conv/deformable_offsets_grad, op_host/*_def.cpp.
+6. ops-nn 8.5.0 to 9.1.0, conv/deformable_conv2d/op_host/deformable_conv2d_def.cpp and
+   conv/convolution_backward/op_api/deformable_conv2d_backward_checker.cpp.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 DEFORMABLE_OFFSETS = "DeformableOffsets"
 DEFORMABLE_OFFSETS_GRAD = "DeformableOffsetsGrad"
 GRID_SAMPLER = "GridSampler2D"
 GRID_SAMPLER_GRAD = "GridSampler2DGrad"
+CONVOLUTION = "aclnnDeformableConv2d"
+CONVOLUTION_GRAD = "aclnnDeformableConv2dBackward"
 GRADIENTS = {DEFORMABLE_OFFSETS: DEFORMABLE_OFFSETS_GRAD, GRID_SAMPLER: GRID_SAMPLER_GRAD}
 
 # What brings MindSpore's operators to CANN: its aclnn functions and single operators (PyNative, jit
@@ -51,10 +56,11 @@ class Product:
     """A product line. Of its kinds the fewest cores and the smallest buffer."""
 
     name: str
-    socs: tuple[str, ...]  # what names of its SoCs begin with, MindSpore's and CANN's, lower case
+    socs: tuple[str, ...]  # patterns of the names of its SoCs, MindSpore's and CANN's, lower case
     cores: int
     unified_buffer: int  # bytes
     rules: dict[str, Callable[[Product, Sampling], str | None]]
+    functions: tuple[str, ...] = ()  # of aclnn, for a whole convolution
 
 
 _BYTES = 4  # of float32
@@ -146,29 +152,33 @@ _SIMT = dict.fromkeys(
     (DEFORMABLE_OFFSETS, DEFORMABLE_OFFSETS_GRAD, GRID_SAMPLER, GRID_SAMPLER_GRAD), _any
 )
 
-# Operators: sources 2, 4 and 5. Numbers: source 3.
+# Operators: sources 2, 4 and 5; functions: source 6. Numbers: source 3.
 PRODUCTS = (
-    Product("Atlas A2", ("ascend910b",), 20, 196608, {**_TBE, **_ACLNN}),
-    Product("Atlas A3", ("ascend910_93",), 20, 196608, {**_TBE, **_ACLNN}),
-    Product("Ascend 950", ("ascend950", "ascend910_95"), 32, 253952, _SIMT),
-    Product("Atlas training series (910)", ("ascend910",), 30, 262144, _TBE),
+    Product("Atlas A2", ("ascend910b*",), 20, 196608, {**_TBE, **_ACLNN}, (CONVOLUTION,)),
+    Product("Atlas A3", ("ascend910_93*",), 20, 196608, {**_TBE, **_ACLNN}, (CONVOLUTION,)),
+    Product("Ascend 950", ("ascend950*",), 32, 253952, _SIMT, (CONVOLUTION, CONVOLUTION_GRAD)),
+    Product(
+        "Atlas training series (910)", ("ascend910", "ascend910a", "ascend910pr*"), 30, 262144, _TBE
+    ),
     Product(
         "Atlas inference series (310P)",
-        ("ascend310p",),
+        ("ascend310p*",),
         8,
         262144,
         {DEFORMABLE_OFFSETS: _tbe_forward, GRID_SAMPLER: _aclnn_forward_310p},
     ),
-    Product("Atlas 200I/500 A2 (310B)", ("ascend310b",), 1, 253952, {}),
+    Product("Atlas 200I/500 A2 (310B)", ("ascend310b*",), 1, 253952, {}),
 )
 
 
 def product_of(soc: str) -> Product | None:
     """The product of a SoC: "Ascend910B4", as CANN names one, or "ascend910b", as MindSpore does.
 
-    CANN also calls a 910 of 30 cores "Ascend910B"; that name is taken for MindSpore's here.
+    CANN also calls a 910 of 30 cores "Ascend910B"; that name is taken for MindSpore's here. What
+    CANN 8 called Ascend910_95 is the 950 before its operators were published.
     """
-    return next((p for p in PRODUCTS if soc.lower().startswith(p.socs)), None)
+    name = soc.lower()
+    return next((p for p in PRODUCTS if any(fnmatchcase(name, s) for s in p.socs)), None)
 
 
 def obstacle(product: Product, sampling: Sampling) -> str | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
-# SoC names, as MindSpore gives them, of the products with aclnnDeformableConv2d: Atlas A2, A3, 950.
-ACLNN_SOCS = ("ascend910b", "ascend910_93", "ascend950", "ascend910_95")
+from ms_deform.install.ai_core import CONVOLUTION, CONVOLUTION_GRAD, PRODUCTS, product_of
+
 _ACLNN_HEADER = "include/aclnnop/aclnn_deformable_conv2d.h"
+# It declares aclnnConvolutionBackward in every CANN; since ops-nn v9.1.0 this function too.
+_ACLNN_BACKWARD_HEADER = "include/aclnnop/aclnn_convolution_backward.h"
 # Where CANN looks for the operators of an AICPU vendor package.
 AICPU_CONFIG = "op_impl/cpu/config/cust_aicpu_kernel.json"
 
@@ -33,12 +36,32 @@ def aclnn_obstacle(soc: str) -> str | None:
             f"the CANN at {opp.parent} has no {_ACLNN_HEADER}; install CANN 8.5 or later with its "
             "headers (toolkit)"
         )
-    if not soc.lower().startswith(ACLNN_SOCS):
-        return (
-            f"aclnnDeformableConv2d is for Atlas A2, A3 and 950 "
-            f"({', '.join(ACLNN_SOCS)}), this is {soc or 'no Ascend device'}"
-        )
+    return _not_of_product(CONVOLUTION, soc)
+
+
+def aclnn_backward_obstacle(soc: str) -> str | None:
+    """Why aclnnDeformableConv2dBackward cannot be used, likewise."""
+    why_not = _not_of_product(CONVOLUTION_GRAD, soc) or aclnn_obstacle(soc)
+    if why_not is not None:
+        return why_not
+    header = opp_path().parent / _ACLNN_BACKWARD_HEADER
+    if not _declares(header, CONVOLUTION_GRAD):
+        return f"no {CONVOLUTION_GRAD} in {header}; install CANN 9.1 or later with its headers"
     return None
+
+
+def _not_of_product(function: str, soc: str) -> str | None:
+    product = product_of(soc)
+    if product is not None and function in product.functions:
+        return None
+    names = ", ".join(product.name for product in PRODUCTS if function in product.functions)
+    return f"{function} is for {names}, this is {soc or 'no Ascend device'}"
+
+
+# Asked for by every call of a layer that is being trained.
+@cache
+def _declares(header: Path, function: str) -> bool:
+    return header.is_file() and f"{function}GetWorkspaceSize(" in header.read_text("utf-8")
 
 
 def aicpu_package(operator: str) -> Path | None:
