@@ -6,9 +6,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ms_deform import doctor
+from ms_deform.ascend_report import Layer
 from ms_deform.install import aicpu_package, builder, library
 
 
@@ -47,11 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="default: where ASCEND_CUSTOM_OPP_PATH points first",
     )
-    commands.add_parser("doctor", help="say what works here, and what mends the rest")
+    _add_doctor(commands)
     _add_convert(commands)
     options = parser.parse_args(arguments)
     if options.command == "doctor":
-        return doctor.main()
+        return _doctor(options)
     if options.command == "convert":
         return _convert(options)
     if options.command == "install-aicpu":
@@ -83,6 +84,51 @@ def _install_aicpu(folder: str | None) -> int:
     if str(installed) not in os.environ.get(variable, "").split(":"):
         print(f"before MindSpore starts: export {variable}={installed}:${variable}")
     return 0
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="say what works here, and what mends the rest",
+        epilog="--soc and --layer tell of Ascend alone: python -m ms_deform doctor "
+        "--soc Ascend910B4 --layer 64,64,3 --offset-groups 8",
+    )
+    parser.add_argument("--soc", help="an Ascend SoC, such as Ascend910B4, instead of the device")
+    parser.add_argument(
+        "--layer",
+        type=_integers(3),
+        metavar="C_IN,C_OUT,K",
+        help="whether Ascend's AI Core computes the composition of this layer, and why",
+    )
+    parser.add_argument("--groups", type=int, default=1)
+    parser.add_argument("--offset-groups", type=int, default=1)
+    parser.add_argument(
+        "--size",
+        type=_integers(2),
+        default=(128, 128),
+        metavar="H,W",
+        help="of the layer's images (default: 128,128)",
+    )
+
+
+def _integers(count: int) -> Callable[[str], tuple[int, ...]]:
+    def parse(text: str) -> tuple[int, ...]:
+        values = tuple(map(int, text.split(",")))
+        if len(values) != count or min(values) < 1:
+            raise ValueError
+        return values
+
+    parse.__name__ = f"{count} positive integers with commas"
+    return parse
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    if options.soc is None and options.layer is None:
+        return doctor.main()
+    layer = None
+    if options.layer is not None:
+        layer = Layer(*options.layer, options.groups, options.offset_groups, options.size)
+    return doctor.report_ascend(options.soc, layer)
 
 
 def _add_convert(commands: argparse._SubParsersAction) -> None:

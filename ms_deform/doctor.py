@@ -14,9 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ms_deform import ascend_report
 from ms_deform._version import __version__
-from ms_deform.install import builder, cann, library, mindspore_gpu
-from ms_deform.install.aicpu_operators import FORWARD
+from ms_deform.ascend_report import Layer
+from ms_deform.install import ai_core, builder, cann, library, mindspore_gpu
 from ms_deform.install.library import LIBRARY_TARGETS
 
 # MindSpore and NumPy are imported where they are used only: the report must come out where they
@@ -143,27 +144,31 @@ def _report_device_targets() -> list[str]:
             usable.append(device_target)
             verdict = "usable: forward and every gradient are right, in graph mode and PyNative"
         print(f"  {device_target:<10} {verdict}")
-    print(f"  {'Ascend':<10} " + _INDENTED.join(describe_ascend()))
+    soc = _ascend_soc() if cann.opp_path() else ""
+    print(f"  {'Ascend':<10} " + _INDENTED.join(ascend_report.describe_device(soc)))
     return usable
 
 
-def describe_ascend() -> list[str]:
-    """The routes that calls would take, and why."""
-    soc = _ascend_soc() if cann.opp_path() else ""
-    why_not = cann.aclnn_obstacle(soc)
-    package = cann.aicpu_package(FORWARD.name)
-    return [
-        "training, PyNative, jit level O2: the composition of MindSpore's own operators",
-        "inference in graph mode, O0 and O1: "
-        + (f"aclnnDeformableConv2d, on {soc}" if why_not is None else f"composition: {why_not}"),
-        'set_backend("aicpu"): '
-        + (
-            f"the kernels in {package}"
-            if package
-            else "no vendor package is installed: python -m ms_deform build --aicpu, then "
-            "python -m ms_deform install-aicpu"
-        ),
-    ]
+def report_ascend(soc: str | None, layer: Layer | None) -> int:
+    """Prints what an Ascend device would take, and a layer there; returns 1 if that cannot be told.
+
+    soc: the name of its SoC; None: the device's here.
+    """
+    soc = _ascend_soc() if soc is None else soc
+    print("Ascend\n  " + "\n  ".join(ascend_report.describe_device(soc)))
+    if layer is None:
+        return 0
+    product = ai_core.product_of(soc)
+    if product is None:
+        print(f"doctor: --layer needs a product, got {soc!r}; --soc Ascend910B4", file=sys.stderr)
+        return 1
+    try:
+        told = list(ascend_report.describe_layer(layer, product))
+    except ValueError as error:
+        print(f"doctor: {error}", file=sys.stderr)
+        return 1
+    print("layer\n  " + "\n  ".join(told))
+    return 0
 
 
 _SOC_PROGRAM = """

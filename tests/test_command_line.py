@@ -177,30 +177,6 @@ def test_doctor_gives_the_reason_of_mindspore_where_it_knows_none(
 
 
 @pytest.mark.parametrize(
-    ("soc", "route"),
-    [
-        ("Ascend910B4", "aclnnDeformableConv2d, on Ascend910B4"),
-        ("Ascend310P3", "composition: aclnnDeformableConv2d is for Atlas A2, A3 and 950"),
-        ("", "composition: aclnnDeformableConv2d is for Atlas A2, A3 and 950"),
-    ],
-)
-def test_doctor_says_which_route_an_ascend_would_take(tmp_path, monkeypatch, soc, route):
-    header = tmp_path / "include/aclnnop/aclnn_deformable_conv2d.h"
-    header.parent.mkdir(parents=True)
-    header.touch()
-    config = tmp_path / "opp/vendors/ours/op_impl/cpu/config/cust_aicpu_kernel.json"
-    config.parent.mkdir(parents=True)
-    config.write_text('{"MsDeformAicpuForward": {}}')
-    monkeypatch.setenv("ASCEND_OPP_PATH", str(tmp_path / "opp"))
-    monkeypatch.delenv("ASCEND_CUSTOM_OPP_PATH", raising=False)
-    if soc:
-        monkeypatch.setattr(doctor, "_SOC_PROGRAM", f"print('a warning'); print({soc!r})")
-    told = "\n".join(doctor.describe_ascend())
-    assert f"inference in graph mode, O0 and O1: {route}" in told
-    assert f'set_backend("aicpu"): the kernels in {tmp_path}/opp/vendors/ours' in told
-
-
-@pytest.mark.parametrize(
     "source",
     ["raise ImportError('broken')", "import os\nos.kill(os.getpid(), 11)"],
     ids=["import error", "crash"],

@@ -23,6 +23,18 @@ def opp_path() -> Path | None:
     return Path(path) if path and Path(path).is_dir() else None
 
 
+def version() -> str | None:
+    """The name of CANN's release, from the version.info of its operators; None without CANN."""
+    opp = opp_path()
+    if opp is None:
+        return None
+    info = opp / "version.info"
+    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
+    # "Version" is the number of the package, "version_dir" the release that it came with.
+    releases = [line.partition("=")[2] for line in lines if line.startswith("version_dir=")]
+    return f"CANN {releases[0]}" if releases else f"the CANN at {opp.parent}"
+
+
 def aclnn_obstacle(soc: str) -> str | None:
     """Why aclnnDeformableConv2d cannot be used with this CANN and on this SoC; None if it can."""
     opp = opp_path()
