@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the AICPU kernels with the test double of CANN's SDK."""
+"""Builds the AICPU kernels with the test double of CANN's SDK, and CANN's folders out of it."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ms_deform.install.aicpu_package import KERNEL_FLAGS, kernel_files
 from ms_deform.install.builder import kernel_sources
@@ -13,30 +14,84 @@ from ms_deform.install.builder import kernel_sources
 TESTS = Path(__file__).parent
 SDK = TESTS / "aicpu_sdk"
 INCLUDE = SDK / "include"
+PROTOTYPES = SDK / "prototypes"
+_STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread")
 
 
 def build_aicpu_driver(folder: Path, compiler: Sequence[str], flags: Sequence[str] = ()) -> Path:
     """Compiles aicpu_driver.cc with the kernels and the double, by the kernels' own flags."""
-    driver = folder / "aicpu_driver"
-    includes = [f"-I{path}" for path in (kernel_sources(), INCLUDE, TESTS)]
-    sources = [*kernel_files(), SDK / "sdk.cc", TESTS / "aicpu_driver.cc"]
-    strict = ["-Wpedantic", "-Werror", "-pthread"]
-    command = [*compiler, *KERNEL_FLAGS, *strict, *flags, *includes, *sources, "-o", driver]
+    sources = [*kernel_files(), SDK / "context.cc", SDK / "node.cc", TESTS / "aicpu_driver.cc"]
+    return _program(folder / "aicpu_driver", compiler, sources, flags)
+
+
+def build_library_driver(folder: Path, compiler: Sequence[str], library: Path) -> Path:
+    """Compiles aicpu_driver.cc for a library of the kernels."""
+    sources = [TESTS / "aicpu_driver.cc", library]
+    flags = [f"-Wl,-rpath,{library.parent}"]
+    return _program(folder / "library_driver", compiler, sources, flags)
+
+
+def build_parallel_driver(folder: Path, compiler: Sequence[str]) -> Path:
+    sources = [SDK / name for name in ("parallel_driver.cc", "context.cc", "node.cc")]
+    return _program(folder / "parallel_driver", compiler, sources)
+
+
+def _program(
+    path: Path, compiler: Sequence[str], sources: Sequence[Path], flags: Sequence[str] = ()
+) -> Path:
+    includes = [f"-I{folder}" for folder in (kernel_sources(), INCLUDE, TESTS)]
+    command = [*compiler, *KERNEL_FLAGS, *_STRICT, *flags, *includes, *sources, "-o", path]
     subprocess.run(command, check=True)
-    return driver
+    return path
+
+
+class Tree(NamedTuple):
+    """Where a CANN has what the double stands for."""
+
+    headers: Mapping[str, str]  # of each folder, the headers, with blanks between
+    libraries: str
+    context: str
+    protobuf: str
+    prototypes: str
+    registry: str
+
+
+def build_tree(root: Path, tree: Tree, compiler: Sequence[str]) -> Path:
+    """Puts the double's headers and archives into the folders of a CANN."""
+    for folder, names in tree.headers.items():
+        for name in names.split():
+            _link(INCLUDE / name, root / folder / name)
+    for header in PROTOTYPES.rglob("*.h"):
+        _link(header, root / tree.prototypes / header.relative_to(PROTOTYPES))
+    libraries = root / tree.libraries
+    _archive(libraries / tree.context, "context", compiler)
+    _archive(libraries / tree.protobuf, "node", compiler)
+    _archive(root / tree.registry / "librt2_registry.a", "registry", compiler, abi=0)
+    return root
+
+
+HEADERS = "cpu_context.h cpu_kernel.h cpu_tensor.h cpu_tensor_shape.h cpu_types.h"
+FOLDER = Tree(
+    {"include": HEADERS}, "lib", "libcpu_kernels_context.a", "libascend_protobuf.a", "include", "lib"
+)
 
 
 def build_sdk(folder: Path, compiler: Sequence[str]) -> Path:
     """A folder with include and lib, as MS_DEFORM_AICPU_SDK names one."""
-    (folder / "include").symlink_to(INCLUDE)
-    (folder / "lib").mkdir()
-    objects = []
-    for name in ("sdk", "run_cpu_kernel"):
-        objects.append(folder / f"{name}.o")
-        flags = ["-std=c++14", "-fPIC", f"-I{INCLUDE}", "-D_GLIBCXX_USE_CXX11_ABI=1"]
-        source = SDK / f"{name}.cc"
-        subprocess.run([*compiler, *flags, "-c", source, "-o", objects[-1]], check=True)
-    context = folder / "lib" / "libcpu_kernels_context.a"
-    subprocess.run(["ar", "rcs", context, *objects], check=True)
-    subprocess.run(["ar", "rcs", folder / "lib" / "libascend_protobuf.a"], check=True)
-    return folder
+    return build_tree(folder, FOLDER, compiler)
+
+
+def _link(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(source)
+
+
+def _archive(path: Path, source: str, compiler: Sequence[str], abi: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_suffix(".o")
+    flags = ["-std=c++14", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *_STRICT]
+    includes = [f"-I{folder}" for folder in (INCLUDE, PROTOTYPES)]
+    command = [*compiler, *flags, *includes, "-c", SDK / f"{source}.cc", "-o", made]
+    subprocess.run(command, check=True)
+    subprocess.run(["ar", "rcs", path, made], check=True)
+    made.unlink()

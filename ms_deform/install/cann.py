@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from ms_deform.install import vendors
+
 # SoC names, as MindSpore gives them, of the products with aclnnDeformableConv2d: Atlas A2, A3, 950.
 ACLNN_SOCS = ("ascend910b", "ascend910_93", "ascend950", "ascend910_95")
 _ACLNN_HEADER = "include/aclnnop/aclnn_deformable_conv2d.h"
@@ -41,13 +43,23 @@ def aclnn_obstacle(soc: str) -> str | None:
     return None
 
 
-def aicpu_package(operator: str) -> Path | None:
-    """The installed vendor package that has the AICPU operator."""
-    custom = os.environ.get("ASCEND_CUSTOM_OPP_PATH", "")
-    packages = [Path(folder) for folder in custom.split(":") if folder]
+def vendors_path() -> Path | None:
+    """The folder of CANN in which vendors' packages of operators lie."""
     opp = opp_path()
-    if opp is not None:
-        packages += sorted((opp / "vendors").glob("*"))
+    return None if opp is None else opp / "vendors"
+
+
+def custom_packages() -> list[Path]:
+    """The packages of operators that ASCEND_CUSTOM_OPP_PATH names."""
+    return [Path(path) for path in os.environ.get("ASCEND_CUSTOM_OPP_PATH", "").split(":") if path]
+
+
+def aicpu_package(operator: str) -> Path | None:
+    """The installed vendor package that has the AICPU operator, of those that CANN reads."""
+    packages = custom_packages()
+    installed = vendors_path()
+    if installed is not None:
+        packages += [installed / name for name in vendors.listed(installed / vendors.CONFIG)]
     for package in packages:
         config = package / AICPU_CONFIG
         if config.is_file() and operator in json.loads(config.read_text()):
