@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 
 from ms_deform.install.aicpu_operators import LIBRARY, kernel_list
-from ms_deform.install.aicpu_sdk import Sdk
+from ms_deform.install.aicpu_sdk import Prototypes, Sdk
 from ms_deform.install.builder import BuildError, build_folder, find_compiler, kernel_sources, run
 from ms_deform.install.cann import AICPU_CONFIG, opp_path
 from ms_deform.install.library import library_path
@@ -57,8 +57,9 @@ def build_package(sdk: Sdk, directory: str | os.PathLike[str] | None = None) -> 
     """Builds the package and returns its folder.
 
     Raises:
-        BuildError: If a compiler is missing or fails.
+        BuildError: If CANN's files for prototypes or a compiler are missing, or a compiler fails.
     """
+    prototypes = Prototypes.find(sdk.root)
     package = package_path(directory)
     with build_folder(package) as folder:
         made = folder / "aicpu"
@@ -66,7 +67,7 @@ def build_package(sdk: Sdk, directory: str | os.PathLike[str] | None = None) -> 
             (made / file).parent.mkdir(parents=True)
         (made / AICPU_CONFIG).write_text(json.dumps(kernel_list(), indent=2) + "\n")
         build_kernels(sdk, made / _IMPLEMENTATION)
-        _build_proto(sdk, made / _PROTO)
+        _build_proto(prototypes, made / _PROTO)
         (made / _PROTO_LINK).symlink_to(_PROTO.name)
         shutil.rmtree(package, ignore_errors=True)
         made.rename(package)
@@ -117,10 +118,10 @@ def build_kernels(sdk: Sdk, library: Path) -> None:
         )
 
 
-def _build_proto(sdk: Sdk, library: Path) -> None:
+def _build_proto(prototypes: Prototypes, library: Path) -> None:
     source = kernel_sources() / "aicpu" / "op_proto" / "operators.cc"
-    include = f"-I{sdk.prototype_headers}"
-    registry = _whole(sdk.registry)
+    include = f"-I{prototypes.headers}"
+    registry = _whole(prototypes.registry)
     run([*find_compiler(), *_PROTO_FLAGS, include, str(source), *registry, "-o", str(library)])
 
 

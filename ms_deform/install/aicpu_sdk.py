@@ -68,27 +68,23 @@ _REGISTRY_FOLDERS = ("{host}-linux/lib64", "{host}-linux/devlib/linux/{host}", "
 
 @dataclass(frozen=True)
 class Sdk:
-    """What kernels for the device and prototypes for the host are built with."""
+    """What kernels for the device are built with."""
 
     layout: str
     root: Path
     headers: tuple[Path, ...]
     context: Path
     protobuf: Path
-    prototype_headers: Path
-    registry: Path
 
     @classmethod
     def find(cls) -> Sdk:
         """That of the folder MS_DEFORM_AICPU_SDK, else that of the installed CANN.
 
-        What of the prototypes the folder lacks is taken from the installed CANN.
-
         Raises:
             BuildError: If there is none, or it lacks something.
         """
-        named, cann = _named_root(), _cann_roots()
-        roots = [named] if named else cann
+        named = os.environ.get("MS_DEFORM_AICPU_SDK")
+        roots = [Path(named).absolute()] if named else _cann_roots()
         if not roots:
             raise BuildError(
                 "ms_deform: no CANN: ASCEND_OPP_PATH names no folder; source CANN's set_env.sh "
@@ -100,20 +96,32 @@ class Sdk:
         if layout is None:
             raise BuildError(_nothing_fits(roots))
         libraries = _holding(_below([root], layout.libraries), layout.archives)
-        everywhere = [*dict.fromkeys((root, *cann))]
         return cls(
             layout.name,
             root,
             tuple(_below([root], layout.headers)),
             *(libraries / archive for archive in layout.archives),
-            _required(everywhere, _PROTOTYPE_INCLUDES, PROTOTYPE_HEADERS),
-            _required(everywhere, _REGISTRY_FOLDERS, (REGISTRY,)) / REGISTRY,
         )
 
 
-def _named_root() -> Path | None:
-    named = os.environ.get("MS_DEFORM_AICPU_SDK")
-    return Path(named).absolute() if named else None
+class Prototypes(NamedTuple):
+    """What operator prototypes for the host are built with."""
+
+    headers: Path
+    registry: Path
+
+    @classmethod
+    def find(cls, root: Path) -> Prototypes:
+        """Those of a folder, and what it lacks from the installed CANN.
+
+        Raises:
+            BuildError: If neither has it.
+        """
+        roots = [*dict.fromkeys((root, *_cann_roots()))]
+        return cls(
+            _required(roots, _PROTOTYPE_INCLUDES, PROTOTYPE_HEADERS),
+            _required(roots, _REGISTRY_FOLDERS, (REGISTRY,)) / REGISTRY,
+        )
 
 
 def _cann_roots() -> list[Path]:
