@@ -13,9 +13,8 @@ def problems(shapes: list[Geometry], dtype: str) -> list[Problem]:
     return [problem_of(shape, dtype, seed) for seed, shape in enumerate(shapes)]
 
 
-def assert_solved(driver: Driver, calls: list[Problem], dtype: str, way: str = "plain") -> None:
-    """Calls the kernels in one of the driver's ways."""
-    answers = driver.solve(calls, dtype, MS_DEFORM_TEST_CALL=way)
+def assert_solved(driver: Driver, calls: list[Problem], dtype: str, **environment: str) -> None:
+    answers = driver.solve(calls, dtype, **environment)
     assert len(answers) == len(calls)
     for call, (output, gradients) in zip(calls, answers):
         expected_output, expected = by_reference(call)

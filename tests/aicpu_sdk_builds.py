@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from ms_deform.install.aicpu_package import KERNEL_FLAGS, kernel_files
@@ -25,9 +27,9 @@ def build_aicpu_driver(folder: Path, compiler: Sequence[str], flags: Sequence[st
 
 
 def build_library_driver(folder: Path, compiler: Sequence[str], library: Path) -> Path:
-    """Compiles aicpu_driver.cc for a library of the kernels."""
-    sources = [TESTS / "aicpu_driver.cc", library]
-    flags = [f"-Wl,-rpath,{library.parent}"]
+    """Compiles aicpu_driver.cc for a library of the kernels, which LD_LIBRARY_PATH must lead to."""
+    sources = [TESTS / "aicpu_driver.cc"]
+    flags = [f"-L{library.parent}", f"-l:{library.name}"]
     return _program(folder / "library_driver", compiler, sources, flags)
 
 
@@ -40,7 +42,7 @@ def _program(
     path: Path, compiler: Sequence[str], sources: Sequence[Path], flags: Sequence[str] = ()
 ) -> Path:
     includes = [f"-I{folder}" for folder in (kernel_sources(), INCLUDE, TESTS)]
-    command = [*compiler, *KERNEL_FLAGS, *_STRICT, *flags, *includes, *sources, "-o", path]
+    command = [*compiler, *KERNEL_FLAGS, *_STRICT, *includes, *sources, *flags, "-o", path]
     subprocess.run(command, check=True)
     return path
 
@@ -89,9 +91,17 @@ def _link(source: Path, path: Path) -> None:
 def _archive(path: Path, source: str, compiler: Sequence[str], abi: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_suffix(".o")
-    flags = ["-std=c++14", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *_STRICT]
-    includes = [f"-I{folder}" for folder in (INCLUDE, PROTOTYPES)]
-    command = [*compiler, *flags, *includes, "-c", SDK / f"{source}.cc", "-o", made]
-    subprocess.run(command, check=True)
+    made.write_bytes(_compiled(source, tuple(compiler), abi))
     subprocess.run(["ar", "rcs", path, made], check=True)
     made.unlink()
+
+
+@cache
+def _compiled(source: str, compiler: tuple[str, ...], abi: int) -> bytes:
+    flags = ["-std=c++14", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *_STRICT]
+    includes = [f"-I{folder}" for folder in (INCLUDE, PROTOTYPES)]
+    with TemporaryDirectory() as folder:
+        made = Path(folder, "made.o")
+        command = [*compiler, *flags, *includes, "-c", SDK / f"{source}.cc", "-o", made]
+        subprocess.run(command, check=True)
+        return made.read_bytes()

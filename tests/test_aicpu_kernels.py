@@ -42,7 +42,7 @@ def driver(request, tmp_path_factory) -> Driver:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_outputs_and_gradients_equal_the_reference_in_each_way_of_calling(driver, dtype, way):
-    assert_solved(driver, problems(list(GRID.values()), dtype), dtype, way)
+    assert_solved(driver, problems(list(GRID.values()), dtype), dtype, MS_DEFORM_TEST_CALL=way)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -86,8 +86,15 @@ def package(tmp_path_factory) -> Path:
     return built.package
 
 
-def driver_of(package: Path, folder: Path) -> Driver:
+@pytest.fixture(scope="module")
+def driver(package, tmp_path_factory) -> Driver:
+    """Of the library that LD_LIBRARY_PATH leads to."""
+    folder = tmp_path_factory.mktemp("driver")
     return Driver(build_library_driver(folder, find_compiler(), package / KERNELS))
+
+
+def leading_to(package: Path) -> dict[str, str]:
+    return {"LD_LIBRARY_PATH": str((package / KERNELS).parent)}
 
 
 def test_it_holds_what_cann_looks_for(package):
@@ -104,14 +111,14 @@ def test_a_tree_of_the_double_has_no_file_that_the_published_one_lacks(name, tmp
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_it_is_built_in_the_folders_of_each_cann_and_its_kernels_run(name, tmp_path):
+def test_it_is_built_in_the_folders_of_each_cann_and_its_kernels_run(name, driver, tmp_path):
     built = build_in(name, tmp_path, find_compiler())
     assert built.told.splitlines()[-1] == (
         f"{built.package} (SDK: layout of {name}, {tmp_path}/cann)"
     )
-    driver = driver_of(built.package, tmp_path)
     for dtype in ("float32", "float16"):
-        assert_solved(driver, problems([GRID["no bias"]], dtype), dtype)
+        calls = problems([GRID["no bias"]], dtype)
+        assert_solved(driver, calls, dtype, **leading_to(built.package))
 
 
 @pytest.mark.long
@@ -125,7 +132,7 @@ def test_the_kernels_run_on_aarch64(tmp_path):
     built = build(tmp_path, {"MS_DEFORM_AICPU_SDK": str(sdk)}, [compiler])
     driver = build_library_driver(tmp_path, [compiler], built.package / KERNELS)
     calls = problems([GRID["no bias"]], "float32")
-    assert_solved(Driver(driver, emulator), calls, "float32")
+    assert_solved(Driver(driver, emulator), calls, "float32", **leading_to(built.package))
 
 
 @pytest.mark.parametrize("host", ["x86_64", "aarch64"])
@@ -165,14 +172,13 @@ def test_the_library_exports_what_the_device_calls_and_nothing_of_protobuf(packa
     assert not [name for name in exported if "ascend_private" in name]
 
 
-def test_errors_go_to_canns_log_where_the_process_has_it(package, tmp_path):
-    driver = driver_of(package, tmp_path)
-    without = driver.run("refuse")
+def test_errors_go_to_canns_log_where_the_process_has_it(package, driver, tmp_path):
+    without = driver.run("refuse", **leading_to(package))
     assert "[ERROR] MsDeformAicpuForward: " in without.stderr
     log = tmp_path / "libdlog.so"
     flags = ["-shared", "-fPIC", SDK / "dlog.cc", "-o", log]
     subprocess.run([*find_compiler(), *flags], check=True)
-    within = driver.run("refuse", LD_PRELOAD=str(log))
+    within = driver.run("refuse", **leading_to(package), LD_PRELOAD=str(log))
     assert within.stderr == ""
     logged = [line for line in within.stdout.splitlines() if "[ms_deform]" in line]
     assert len(logged) == len(without.stderr.splitlines())
