@@ -199,6 +199,7 @@ def test_the_kernel_list_is_that_of_the_table(package):
     forward = kernels["MsDeformAicpuForward"]
     assert forward["opInfo"]["kernelSo"] == Path(KERNELS).name
     assert forward["opInfo"]["functionName"] == "RunCpuKernel"
+    assert forward["opInfo"]["workspaceSize"] == "500"  # KB, CANN's most
     assert forward["input5"] == {
         "name": "geometry",
         "type": "DT_INT64",

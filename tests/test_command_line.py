@@ -191,6 +191,7 @@ def test_doctor_says_which_route_an_ascend_would_take(tmp_path, monkeypatch, soc
     config = tmp_path / "opp/vendors/ours/op_impl/cpu/config/cust_aicpu_kernel.json"
     config.parent.mkdir(parents=True)
     config.write_text('{"MsDeformAicpuForward": {}}')
+    (tmp_path / "opp/vendors/config.ini").write_text("load_priority=ours\n")
     monkeypatch.setenv("ASCEND_OPP_PATH", str(tmp_path / "opp"))
     monkeypatch.delenv("ASCEND_CUSTOM_OPP_PATH", raising=False)
     if soc:
