@@ -66,16 +66,16 @@ def build_tree(root: Path, tree: Tree, compiler: Sequence[str]) -> Path:
     for header in PROTOTYPES.rglob("*.h"):
         _link(header, root / tree.prototypes / header.relative_to(PROTOTYPES))
     libraries = root / tree.libraries
-    _archive(libraries / tree.context, "context", compiler)
-    _archive(libraries / tree.protobuf, "node", compiler)
-    _archive(root / tree.registry / "librt2_registry.a", "registry", compiler, abi=0)
+    _archive(libraries / tree.context, ["context"], compiler)
+    _archive(libraries / tree.protobuf, ["node"], compiler)
+    registry = root / tree.registry / "librt2_registry.a"
+    _archive(registry, ["registry", "registry_functions"], compiler, abi=0)
     return root
 
 
 HEADERS = "cpu_context.h cpu_kernel.h cpu_tensor.h cpu_tensor_shape.h cpu_types.h"
-FOLDER = Tree(
-    {"include": HEADERS}, "lib", "libcpu_kernels_context.a", "libascend_protobuf.a", "include", "lib"
-)
+OPP_ARCHIVES = ("libcpu_kernels_context.a", "libascend_protobuf.a")
+FOLDER = Tree({"include": HEADERS}, "lib", *OPP_ARCHIVES, "include", "lib")
 
 
 def build_sdk(folder: Path, compiler: Sequence[str]) -> Path:
@@ -88,12 +88,13 @@ def _link(source: Path, path: Path) -> None:
     path.symlink_to(source)
 
 
-def _archive(path: Path, source: str, compiler: Sequence[str], abi: int = 1) -> None:
+def _archive(path: Path, sources: Sequence[str], compiler: Sequence[str], abi: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_suffix(".o")
-    made.write_bytes(_compiled(source, tuple(compiler), abi))
-    subprocess.run(["ar", "rcs", path, made], check=True)
-    made.unlink()
+    with TemporaryDirectory() as folder:
+        objects = [Path(folder, f"{source}.o") for source in sources]
+        for source, made in zip(sources, objects):
+            made.write_bytes(_compiled(source, tuple(compiler), abi))
+        subprocess.run(["ar", "rcs", path, *objects], check=True)
 
 
 @cache

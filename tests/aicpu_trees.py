@@ -12,7 +12,7 @@ from __future__ import annotations
 import platform
 from typing import NamedTuple
 
-from aicpu_sdk_builds import HEADERS, Tree
+from aicpu_sdk_builds import HEADERS, OPP_ARCHIVES, Tree
 
 MACHINE = platform.machine()
 
@@ -52,8 +52,7 @@ def published(host: str) -> dict[str, Published]:
             Tree(
                 {f"{opp}/inc": HEADERS},
                 f"{opp}/lib/Ascend",
-                "libcpu_kernels_context.a",
-                "libascend_protobuf.a",
+                *OPP_ARCHIVES,
                 f"{system}/include",
                 f"{system}/lib64",
             ),

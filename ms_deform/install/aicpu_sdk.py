@@ -54,8 +54,8 @@ LAYOUTS = (
     Layout(
         "CANN 8.1",
         (f"{_OPERATORS}/inc",),
-        # A folder for each product that operators are installed for; of the archives in aarch64
-        # and x86 beside them none has protobuf, and that of Ascend310RC is of the older C++ ABI.
+        # A folder for each product that operators are installed for. Beside them aarch64 and x86
+        # have no protobuf, and Ascend310RC is for the older C++ ABI.
         tuple(f"{_OPERATORS}/lib/{name}" for name in ("Ascend", "Ascend910", "Ascend310P")),
         _OPP,
     ),

@@ -36,7 +36,7 @@ def add(config: Path, vendor: str) -> None:
 
 
 def remove(config: Path, vendor: str) -> None:
-    """Takes a vendor out; a line that names no other goes with it, and a file that is then empty."""
+    """Takes a vendor out; a line that names no other goes with it, and a file that says no more."""
     text = _text(config)
     line = _LINE.search(text)
     names = _names(line)
