@@ -120,12 +120,10 @@ void PutPiece(call_block::PieceKind kind, const Bytes& content, Bytes* extension
 void PutShapes(call_block::PieceKind kind, const Memories& memories, Bytes* extension) {
   Bytes shapes;
   for (const auto& memory : memories) {
-    call_block::ShapeAndType shape = {memory->type(), {call_block::kNoDimension}};
-    for (size_t i = 0; i < memory->shape().size(); ++i) {
-      shape.sizes[i] = memory->shape()[i];
-      shape.sizes[i + 1] = call_block::kNoDimension;
+    shapes.Put(static_cast<int32_t>(memory->type()));
+    for (size_t i = 0; i < call_block::kMostDimensions; ++i) {
+      shapes.Put(i < memory->shape().size() ? memory->shape()[i] : call_block::kNoDimension);
     }
-    shapes.Put(shape);
   }
   PutPiece(kind, shapes, extension);
 }

@@ -6,6 +6,7 @@
 #ifndef MS_DEFORM_TESTS_AICPU_SDK_CALL_BLOCK_H_
 #define MS_DEFORM_TESTS_AICPU_SDK_CALL_BLOCK_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -29,15 +30,14 @@ struct Session {
   uint64_t kernel;
   bool by_session;
 };
-
-constexpr int kMostDimensions = 8;
-constexpr int64_t kNoDimension = std::numeric_limits<int64_t>::min();
-
-struct ShapeAndType {
-  int32_t type;
-  int64_t sizes[kMostDimensions];  // kNoDimension after the last
-};
 #pragma pack(pop)
+
+// A shape: the dtype of the tensor in 4 bytes, then its sizes in 8 bytes each, kNoDimension after
+// the last.
+constexpr size_t kMostDimensions = 8;
+constexpr size_t kSizesOfShape = sizeof(int32_t);
+constexpr size_t kBytesOfShape = kSizesOfShape + kMostDimensions * sizeof(int64_t);
+constexpr int64_t kNoDimension = std::numeric_limits<int64_t>::min();
 
 enum PieceKind : int32_t { kUnknownShapes = 0, kInputShapes = 1, kOutputShapes = 2, kSession = 5 };
 

@@ -93,7 +93,6 @@ using call_block::Block;
 using call_block::Head;
 using call_block::Piece;
 using call_block::Session;
-using call_block::ShapeAndType;
 
 constexpr uint32_t kFailed = static_cast<uint32_t>(-1);
 
@@ -129,7 +128,7 @@ Extension ReadExtension(const Head& head) {
     } else if (extension.unknown_shapes) {
       auto& shapes =
           piece.kind == call_block::kInputShapes ? extension.input_shapes : extension.output_shapes;
-      for (; at != after; at += sizeof(ShapeAndType)) {
+      for (; at != after; at += call_block::kBytesOfShape) {
         shapes.push_back(at);
       }
     }
@@ -139,11 +138,12 @@ Extension ReadExtension(const Head& head) {
 }
 
 void SetShape(Tensor* tensor, const char* from) {
-  const ShapeAndType shape = Read<ShapeAndType>(from);
   std::vector<int64_t> sizes;
-  for (int i = 0; i < call_block::kMostDimensions && shape.sizes[i] != call_block::kNoDimension;
-       ++i) {
-    sizes.push_back(shape.sizes[i]);
+  from += call_block::kSizesOfShape;
+  while (sizes.size() < call_block::kMostDimensions &&
+         Read<int64_t>(from) != call_block::kNoDimension) {
+    sizes.push_back(Read<int64_t>(from));
+    from += sizeof(int64_t);
   }
   tensor->GetTensorShape()->SetDimSizes(sizes);
 }
@@ -189,11 +189,8 @@ bool SetTensors(CpuKernelContext* context, const Extension& extension, const cha
 void TellShapes(const CpuKernelContext& context, const Extension& extension) {
   for (size_t i = 0; i < extension.output_shapes.size(); ++i) {
     const auto sizes = context.Output(static_cast<uint32_t>(i))->GetTensorShape()->GetDimSizes();
-    ShapeAndType shape = Read<ShapeAndType>(extension.output_shapes[i]);
-    for (size_t j = 0; j < sizes.size(); ++j) {
-      shape.sizes[j] = sizes[j];
-    }
-    std::memcpy(extension.output_shapes[i], &shape, sizeof(shape));
+    std::memcpy(extension.output_shapes[i] + call_block::kSizesOfShape, sizes.data(),
+                sizes.size() * sizeof(int64_t));
   }
 }
 
@@ -204,8 +201,10 @@ std::shared_ptr<CpuKernelContext> FindContext(const Extension& extension, const 
     return ascend_private::protobuf::ParseNode(node);
   }
   const uint64_t stream = 0;
-  auto& context = cache[{extension.session.by_session ? extension.session.session : stream,
-                         extension.session.kernel}];
+  const uint64_t kernel = extension.session.kernel;
+  const uint64_t owner =
+      extension.session.by_session ? uint64_t{extension.session.session} : stream;
+  auto& context = cache[{owner, kernel}];
   if (context == nullptr || block.count != 1) {
     context = ascend_private::protobuf::ParseNode(node);
   }
