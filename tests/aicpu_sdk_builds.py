@@ -34,8 +34,9 @@ def build_library_driver(folder: Path, compiler: Sequence[str], library: Path) -
 
 
 def build_parallel_driver(folder: Path, compiler: Sequence[str]) -> Path:
-    sources = [SDK / name for name in ("parallel_driver.cc", "context.cc", "node.cc")]
-    return _program(folder / "parallel_driver", compiler, sources)
+    double = [SDK / name for name in ("parallel_driver.cc", "context.cc", "node.cc")]
+    calls = [kernel_sources() / name for name in ("aicpu/call.cc", "common/geometry.cc")]
+    return _program(folder / "parallel_driver", compiler, [*calls, *double])
 
 
 def _program(
