@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,7 +57,7 @@ class Tree(NamedTuple):
     context: str
     protobuf: str
     prototypes: str
-    registry: str
+    host_libraries: str
 
 
 def build_tree(root: Path, tree: Tree, compiler: Sequence[str]) -> Path:
@@ -69,8 +70,10 @@ def build_tree(root: Path, tree: Tree, compiler: Sequence[str]) -> Path:
     libraries = root / tree.libraries
     _archive(libraries / tree.context, ["context"], compiler)
     _archive(libraries / tree.protobuf, ["node"], compiler)
-    registry = root / tree.registry / "librt2_registry.a"
-    _archive(registry, ["registry", "registry_functions"], compiler, abi=0)
+    host = root / tree.host_libraries
+    _archive(host / "librt2_registry.a", ["registry", "registry_functions"], compiler, abi=0)
+    for name, sources in (("libregister.so", ["operator_factory"]), ("libexe_graph.so", [])):
+        _shared(host / name, sources, compiler)
     return root
 
 
@@ -90,12 +93,24 @@ def _link(source: Path, path: Path) -> None:
 
 
 def _archive(path: Path, sources: Sequence[str], compiler: Sequence[str], abi: int = 1) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _objects(sources, compiler, abi) as objects:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["ar", "rcs", path, *objects], check=True)
+
+
+def _shared(path: Path, sources: Sequence[str], compiler: Sequence[str]) -> None:
+    with _objects(sources, compiler, abi=0) as objects:
+        name = f"-Wl,-soname,{path.name}"
+        subprocess.run([*compiler, "-shared", name, *objects, "-o", path], check=True)
+
+
+@contextmanager
+def _objects(sources: Sequence[str], compiler: Sequence[str], abi: int) -> Iterator[list[Path]]:
     with TemporaryDirectory() as folder:
         objects = [Path(folder, f"{source}.o") for source in sources]
         for source, made in zip(sources, objects):
             made.write_bytes(_compiled(source, tuple(compiler), abi))
-        subprocess.run(["ar", "rcs", path, *objects], check=True)
+        yield objects
 
 
 @cache

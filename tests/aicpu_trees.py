@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the published versions of CANN have what AICPU kernels and prototypes are built with.
 
-CANN 8.1.RC1: ``opp/script/filelist.csv`` and ``runtime/script/filelist.csv``, as installed.
-CANN 8.5 and 9: hicann/opbase v8.5.0 and v9.0.0, ``scripts/package/ops_base/ops_base.xml`` and what
-it installs; for the prototypes hicann/metadef at 786891c0 and hicann/ge at ffdcbc9f,
-``cmake/package.cmake``.
+CANN 8.1.RC1: ``script/filelist.csv`` of opp, compiler and runtime, as installed. CANN 8.5 and 9:
+hicann/opbase v8.5.0 and v9.0.0, ``scripts/package/ops_base/ops_base.xml`` and what it installs; for
+the prototypes hicann/metadef and hicann/ge v8.5.0 and v9.0.0, ``cmake/package.cmake`` and
+``scripts/package/module/ascend``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _PROTO = (
     "node_def_impl.h tensor_impl.h tensor_shape_impl.h"
 )
 _PROTOTYPES = ("graph/operator_reg.h", "register/op_impl_registry.h")
+_HOST_LIBRARIES = ("librt2_registry.a", "libexe_graph.so", "libregister.so")
 
 
 class Published(NamedTuple):
@@ -82,7 +83,8 @@ def _published(system: str, headers: dict[str, str], tree: Tree) -> Published:
     files = {f"{folder}/{name}" for folder, names in headers.items() for name in names.split()}
     files |= {f"{tree.libraries}/{name}" for name in (tree.context, tree.protobuf)}
     files |= {f"{system}/include/{name}" for name in _PROTOTYPES}
-    return Published(frozenset(files | {f"{system}/lib64/librt2_registry.a"}), tree)
+    files |= {f"{system}/lib64/{name}" for name in _HOST_LIBRARIES}
+    return Published(frozenset(files), tree)
 
 
 PUBLISHED = published(MACHINE)

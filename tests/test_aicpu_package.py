@@ -27,7 +27,7 @@ import pytest
 
 from aicpu_answers import assert_solved, problems
 from aicpu_sdk_builds import PROTOTYPES, SDK, build_library_driver, build_sdk, build_tree
-from aicpu_trees import MACHINE, PUBLISHED, published
+from aicpu_trees import PUBLISHED, published
 from geometries import GRID
 from kernel_driver import CROSS, Driver, missing_tools
 from ms_deform.__main__ import main
@@ -77,9 +77,14 @@ def build_in(cann_tree: str, folder: Path, compiler: Sequence[str]) -> Built:
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory) -> Path:
-    """Built natively, in a folder with include and lib."""
-    sdk = build_sdk(tmp_path_factory.mktemp("sdk"), find_compiler())
+def sdk(tmp_path_factory) -> Path:
+    """A folder with include and lib."""
+    return build_sdk(tmp_path_factory.mktemp("sdk"), find_compiler())
+
+
+@pytest.fixture(scope="module")
+def package(sdk, tmp_path_factory) -> Path:
+    """Built natively, in that folder."""
     environment = {"MS_DEFORM_AICPU_SDK": str(sdk)}
     built = build(tmp_path_factory.mktemp("aicpu"), environment, find_compiler())
     assert built.told.endswith(f"{built.package} (SDK: layout of include and lib, {sdk})\n")
@@ -126,9 +131,10 @@ def test_it_is_built_in_the_folders_of_each_cann_and_its_kernels_run(name, drive
 def test_the_kernels_run_on_aarch64(tmp_path):
     compiler, emulator, _ = CROSS["aarch64"]
     sdk = build_tree(tmp_path / "cann", PUBLISHED["CANN 9"].tree, [compiler])
-    registry = f"{MACHINE}-linux/lib64/librt2_registry.a"
     native = build_tree(tmp_path / "native", PUBLISHED["CANN 9"].tree, find_compiler())
-    shutil.copy(native / registry, sdk / registry)
+    host = PUBLISHED["CANN 9"].tree.host_libraries
+    for name in ("librt2_registry.a", "libexe_graph.so", "libregister.so"):
+        shutil.copy(native / host / name, sdk / host / name)
     built = build(tmp_path, {"MS_DEFORM_AICPU_SDK": str(sdk)}, [compiler])
     driver = build_library_driver(tmp_path, [compiler], built.package / KERNELS)
     calls = problems([GRID["no bias"]], "float32")
@@ -149,7 +155,7 @@ def test_files_for_either_host_are_found(name, host, tmp_path, monkeypatch):
     assert sdk.protobuf == tmp_path / tree.libraries / tree.protobuf
     prototypes = aicpu_sdk.Prototypes.find(sdk.root)
     assert prototypes.headers == tmp_path / tree.prototypes
-    assert prototypes.registry == tmp_path / tree.registry / "librt2_registry.a"
+    assert prototypes.libraries == tmp_path / tree.host_libraries
 
 
 def test_a_cann_behind_a_link_is_found(tmp_path, monkeypatch):
@@ -220,14 +226,16 @@ def test_the_kernels_register_under_the_names_of_the_table():
         assert f'"{operator.name}"' in source
 
 
-def load_prototypes(folder: Path, libraries: Sequence[Path]) -> list[str]:
+def load_prototypes(folder: Path, cann: Path, libraries: Sequence[Path]) -> list[str]:
     """What a process knows of the operators that loads the libraries as CANN does."""
     program = folder / "prototypes"
     if not program.exists():
         strict = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-D_GLIBCXX_USE_CXX11_ABI=0"]
-        flags = [*strict, "-rdynamic", f"-I{PROTOTYPES}", SDK / "proto_driver.cc", "-ldl"]
+        flags = [*strict, f"-I{PROTOTYPES}", SDK / "proto_driver.cc", "-ldl"]
         subprocess.run([*find_compiler(), *flags, "-o", program], check=True)
-    done = subprocess.run([program, *libraries], capture_output=True, text=True)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(cann)}
+    command = [program, *libraries]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -244,14 +252,15 @@ def prototypes_of_the_table() -> list[str]:
     return expected
 
 
-def test_the_prototypes_are_those_of_the_table_by_either_name_and_by_both(package, tmp_path):
+def test_the_prototypes_are_those_of_the_table_by_either_name_and_by_both(package, sdk, tmp_path):
     """CANN's shape inference loads both names, the register of operators one."""
     copied = shutil.copytree(package, tmp_path / "copied")
     assert not (copied / PROTO_TOO).is_symlink()
     for folder in (package, copied):
         names = [folder / PROTO, folder / PROTO_TOO]
         for libraries in ([names[0]], [names[1]], names, names[::-1]):
-            assert load_prototypes(tmp_path, libraries) == prototypes_of_the_table()
+            told = load_prototypes(tmp_path, sdk / "lib", libraries)
+            assert told == prototypes_of_the_table()
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.name)

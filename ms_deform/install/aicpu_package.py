@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 
 from ms_deform.install.aicpu_operators import LIBRARY, kernel_list
-from ms_deform.install.aicpu_sdk import Prototypes, Sdk
+from ms_deform.install.aicpu_sdk import HOST_LIBRARIES, REGISTRY, Prototypes, Sdk
 from ms_deform.install.builder import BuildError, build_folder, find_compiler, kernel_sources, run
 from ms_deform.install.cann import AICPU_CONFIG, opp_path
 from ms_deform.install.library import library_path
@@ -119,10 +119,18 @@ def build_kernels(sdk: Sdk, library: Path) -> None:
 
 
 def _build_proto(prototypes: Prototypes, library: Path) -> None:
-    source = kernel_sources() / "aicpu" / "op_proto" / "operators.cc"
-    include = f"-I{prototypes.headers}"
-    registry = _whole(prototypes.registry)
-    run([*find_compiler(), *_PROTO_FLAGS, include, str(source), *registry, "-o", str(library)])
+    libraries = prototypes.libraries
+    run(
+        [
+            *find_compiler(),
+            *_PROTO_FLAGS,
+            f"-I{prototypes.headers}",
+            str(kernel_sources() / "aicpu" / "op_proto" / "operators.cc"),
+            *_whole(libraries / REGISTRY),
+            *("-Wl,--no-as-needed", f"-L{libraries}", *(f"-l:{name}" for name in HOST_LIBRARIES)),
+            *("-o", str(library)),
+        ]
+    )
 
 
 def _whole(*archives: Path) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 """Finds CANN's headers and libraries for AICPU kernels and for operator prototypes.
 
 Where they lie is read from CANN's own lists of files: CANN 8.1.RC1, ``opp/script/filelist.csv``,
-``runtime/script/filelist.csv`` and ``tools/msopgen/template``; hicann/opbase v8.5.0 and v9.0.0,
-``scripts/package/ops_base/ops_base.xml``; hicann/ops-cv v9.0.0, ``cmake/symbol.cmake``.
+``compiler/script/filelist.csv`` and ``runtime/script/filelist.csv``; hicann/opbase v8.5.0 and
+v9.0.0, ``scripts/package/ops_base/ops_base.xml``; hicann/metadef v8.5.0 and v9.0.0,
+``scripts/package/module/ascend/MetadefSo.xml``. With what a library of prototypes is linked: CANN
+8.1.RC1, ``tools/op_project_templates/ascendc/customize/op_host/CMakeLists.txt``.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from ms_deform.install.cann import opp_path
 # Those that the kernels include, and those that these include of them.
 HEADERS = ("cpu_kernel.h", "cpu_context.h", "cpu_tensor.h", "cpu_tensor_shape.h", "cpu_types.h")
 PROTOTYPE_HEADERS = ("graph/operator_reg.h", "register/op_impl_registry.h")
-# CANN asks a library for its shape inference by functions that this brings.
+# CANN asks a library of prototypes for its shape inference by functions that the archive brings.
+# The others it must name: MindSpore loads CANN's out of sight (RTLD_LOCAL, PluginLoader).
 REGISTRY = "librt2_registry.a"
+HOST_LIBRARIES = ("libexe_graph.so", "libregister.so")
 
 
 class Layout(NamedTuple):
@@ -63,7 +67,7 @@ LAYOUTS = (
     Layout("include and lib", ("include",), ("lib",), _BASE),
 )
 _PROTOTYPE_INCLUDES = ("{host}-linux/include", "include")
-_REGISTRY_FOLDERS = ("{host}-linux/lib64", "{host}-linux/devlib/linux/{host}", "lib64", "lib")
+_PROTOTYPE_LIBRARIES = ("{host}-linux/lib64", "{host}-linux/devlib/linux/{host}", "lib64", "lib")
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Prototypes(NamedTuple):
     """What operator prototypes for the host are built with."""
 
     headers: Path
-    registry: Path
+    libraries: Path
 
     @classmethod
     def find(cls, root: Path) -> Prototypes:
@@ -120,7 +124,7 @@ class Prototypes(NamedTuple):
         roots = [*dict.fromkeys((root, *_cann_roots()))]
         return cls(
             _required(roots, _PROTOTYPE_INCLUDES, PROTOTYPE_HEADERS),
-            _required(roots, _REGISTRY_FOLDERS, (REGISTRY,)) / REGISTRY,
+            _required(roots, _PROTOTYPE_LIBRARIES, (REGISTRY, *HOST_LIBRARIES)),
         )
 
 

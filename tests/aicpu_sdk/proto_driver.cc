@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // proto_driver LIBRARY...: loads libraries of prototypes as CANN does, and prints, for each of the
-// operators: its parameters, and the shapes and dtypes inferred for a call of it.
+// operators: its parameters, and the shapes and dtypes inferred for a call of it. CANN itself is
+// loaded as by MindSpore, out of the sight of what is loaded later.
 #include <dlfcn.h>
 
 #include <iostream>
@@ -9,11 +10,6 @@
 #include "register/op_impl_registry.h"
 
 namespace {
-
-std::map<std::string, ge::Prototype>& Prototypes() {
-  static std::map<std::string, ge::Prototype> prototypes;
-  return prototypes;
-}
 
 std::map<std::string, gert::OperatorInference> inferences;
 
@@ -53,23 +49,20 @@ bool Load(const char* library) {
 
 }  // namespace
 
-namespace ge {
-
-// The operators that are registered first stay (hicann/ge at ffdcbc9f, RegisterOperatorCreator of
-// graph_metadef/graph/normal_graph/operator_factory_impl.cc).
-bool AddPrototype(const Prototype& prototype) {
-  return Prototypes().emplace(prototype.name, prototype).second;
-}
-
-}  // namespace ge
-
 int main(int count, char** libraries) {
+  void* const cann = dlopen("libregister.so", RTLD_NOW | RTLD_LOCAL);
+  if (cann == nullptr) {
+    std::cerr << dlerror() << std::endl;
+    return 1;
+  }
   for (int i = 1; i < count; ++i) {
     if (!Load(libraries[i])) {
       return 1;
     }
   }
-  for (const auto& named : Prototypes()) {
+  const auto operators =
+      reinterpret_cast<decltype(&RegisteredOperators)>(dlsym(cann, "RegisteredOperators"));
+  for (const auto& named : *operators()) {
     const ge::Prototype& prototype = named.second;
     Print(prototype.name.c_str(), prototype.inputs);
     Print("  outputs", prototype.outputs);
