@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 
 from ms_deform import doctor
 from ms_deform.ascend_report import Layer
-from ms_deform.install import aicpu_package, builder, library
+from ms_deform.install import aicpu_install, aicpu_package, aicpu_sdk, builder, library
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "folder",
         nargs="?",
         metavar="DIR",
-        help="default: where ASCEND_CUSTOM_OPP_PATH points first",
+        help="default: where ASCEND_CUSTOM_OPP_PATH points first, or, where it is not set, "
+        "$ASCEND_OPP_PATH/vendors/ms_deform. In CANN's vendors the package is put first in "
+        "load_priority of config.ini; elsewhere ASCEND_CUSTOM_OPP_PATH must name it",
+    )
+    install.add_argument(
+        "--remove",
+        action="store_true",
+        help="take it away again: its own files there, and its name in config.ini",
     )
     _add_doctor(commands)
     _add_convert(commands)
@@ -56,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "convert":
         return _convert(options)
     if options.command == "install-aicpu":
-        return _install_aicpu(options.folder)
+        return _install_aicpu(options.folder, options.remove)
     if options.arch and not options.cuda:
         build.error("--arch goes with --cuda")
     try:
@@ -66,22 +72,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             info = library.read_info(path)
             print(f"{path} ({info.machine}: {', '.join(info.isas)})")
         if options.aicpu:
-            print(aicpu_package.build_package(options.directory))
+            sdk = aicpu_sdk.Sdk.find()
+            package = aicpu_package.build_package(sdk, options.directory)
+            print(f"{package} (SDK: layout of {sdk.layout}, {sdk.root})")
     except (builder.BuildError, library.LibraryError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _install_aicpu(folder: str | None) -> int:
+def _install_aicpu(target: str | None, remove: bool) -> int:
     try:
-        installed = aicpu_package.install_package(folder)
+        if remove:
+            print(f"removed from {aicpu_install.remove_package(target)}")
+            return 0
+        installed = aicpu_install.install_package(target)
     except builder.BuildError as error:
         print(error, file=sys.stderr)
         return 1
     print(installed)
-    variable = "ASCEND_CUSTOM_OPP_PATH"
-    if str(installed) not in os.environ.get(variable, "").split(":"):
+    if not aicpu_install.is_found(installed):
+        variable = "ASCEND_CUSTOM_OPP_PATH"
         print(f"before MindSpore starts: export {variable}={installed}:${variable}")
     return 0
 

@@ -1,81 +1,186 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs the AICPU kernels as a device does, on the test double of the SDK.
+// Runs the AICPU kernels as a device does: by RunCpuKernel, of the kernels' library or of the test
+// double that they are linked with.
 //
 //   aicpu_driver solve PROBLEMS ANSWERS
 //     reads calls from one file and writes their results to another; both as kernel_driver.cc has
 //     them, but that the bias has no gradient here: zeros stand for it
 //   aicpu_driver refuse
 //     makes calls that must be refused, and prints a line for each: its name and the status
+//
+// MS_DEFORM_TEST_CALL says in which way: plain (the default); dynamic, with shapes that only the
+// call knows; session, a kernel of its own for each call; cached, one kernel of dynamic shapes for
+// all calls of an operator; block, by RunCpuKernelWithBlock.
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <memory>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "aicpu/call.h"
-#include "aicpu_sdk/sdk.h"
-
-using ms_deform::Shape;
-using ms_deform::aicpu_backend::Count;
+#include "aicpu_sdk/call_block.h"
+#include "cpu_types.h"
 
 namespace {
+
+using Shape = std::vector<int64_t>;
 
 aicpu::DataType TypeOf(const std::string& dtype) {
   return dtype == "float32" ? aicpu::DT_FLOAT : aicpu::DT_FLOAT16;
 }
 
-size_t BytesOf(aicpu::DataType type) {
-  switch (type) {
-    case aicpu::DT_FLOAT16:
-      return 2;
-    case aicpu::DT_INT64:
-    case aicpu::DT_DOUBLE:
-      return 8;
-    default:
-      return 4;
+size_t Elements(const Shape& shape) {
+  size_t count = 1;
+  for (const int64_t size : shape) {
+    count *= static_cast<size_t>(size);
   }
+  return count;
 }
 
+size_t BytesOf(aicpu::DataType type) { return static_cast<size_t>(GetSizeByDataType(type)); }
+
 // A tensor and its memory, which has exactly the size of its elements, so that sanitizers see its
-// end, and is filled with NaNs.
+// end, and is filled with NaNs. Without elements it has no address.
 class Memory {
  public:
   Memory(aicpu::DataType type, const Shape& shape)
-      : shape_(shape),
-        bytes_(static_cast<size_t>(Count(shape)) * BytesOf(type)),
-        data_(new char[bytes_ > 0 ? bytes_ : 1]),
-        tensor_(type, std::make_shared<aicpu::TensorShape>(shape), data_.get(), bytes_) {
-    std::memset(data_.get(), 0xff, bytes_);
+      : type_(type),
+        shape_(shape),
+        bytes_(Elements(shape) * BytesOf(type)),
+        data_(bytes_ > 0 ? new char[bytes_] : nullptr) {
+    if (bytes_ > 0) {
+      std::memset(data_.get(), 0xff, bytes_);
+    }
   }
 
+  aicpu::DataType type() const { return type_; }
   const Shape& shape() const { return shape_; }
-  aicpu::Tensor* tensor() { return &tensor_; }
   char* data() { return data_.get(); }
   size_t bytes() const { return bytes_; }
+  void DropAddress() { data_.reset(); }
 
  private:
+  aicpu::DataType type_;
   Shape shape_;
   size_t bytes_;
   std::unique_ptr<char[]> data_;
-  aicpu::Tensor tensor_;
 };
 
 using Memories = std::vector<std::shared_ptr<Memory>>;
 
-std::vector<aicpu::Tensor*> TensorsOf(const Memories& memories) {
-  std::vector<aicpu::Tensor*> tensors;
-  for (const auto& memory : memories) {
-    tensors.push_back(memory == nullptr ? nullptr : memory->tensor());
+// Bytes one after the other.
+class Bytes {
+ public:
+  template <typename Item>
+  void Put(const Item& item) {
+    const char* from = reinterpret_cast<const char*>(&item);
+    bytes_.insert(bytes_.end(), from, from + sizeof(item));
   }
-  return tensors;
+  void Put(const std::string& text) { bytes_.insert(bytes_.end(), text.begin(), text.end()); }
+  void Put(const Bytes& other) {
+    bytes_.insert(bytes_.end(), other.bytes_.begin(), other.bytes_.end());
+  }
+  uint32_t size() const { return static_cast<uint32_t>(bytes_.size()); }
+  char* data() { return bytes_.data(); }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+std::string WayOfCalling() {
+  const char* way = std::getenv("MS_DEFORM_TEST_CALL");
+  return way == nullptr ? "plain" : way;
 }
 
-uint32_t Run(const std::string& type, const Memories& inputs, const Memories& outputs) {
-  aicpu::CpuKernelContext context(type, TensorsOf(inputs), TensorsOf(outputs));
-  return aicpu::CreateKernel(type)->Compute(context);
+std::string Describe(const std::string& type, const Memories& inputs, const Memories& outputs,
+                     bool dynamic) {
+  std::ostringstream node;
+  node << type << "\n";
+  for (const Memories* memories : {&inputs, &outputs}) {
+    for (const auto& memory : *memories) {
+      node << (memories == &inputs ? "input " : "output ") << memory->type() << " ";
+      for (const int64_t size : memory->shape()) {
+        node << (dynamic ? -1 : size) << ",";
+      }
+      node << "\n";
+    }
+  }
+  return node.str();
+}
+
+void PutPiece(call_block::PieceKind kind, const Bytes& content, Bytes* extension) {
+  extension->Put(call_block::Piece{kind, content.size()});
+  extension->Put(content);
+}
+
+void PutShapes(call_block::PieceKind kind, const Memories& memories, Bytes* extension) {
+  Bytes shapes;
+  for (const auto& memory : memories) {
+    shapes.Put(static_cast<int32_t>(memory->type()));
+    for (size_t i = 0; i < call_block::kMostDimensions; ++i) {
+      shapes.Put(i < memory->shape().size() ? memory->shape()[i] : call_block::kNoDimension);
+    }
+  }
+  PutPiece(kind, shapes, extension);
+}
+
+// The cached kernel of an operator; another for other dtypes, which are the kernel's and not the
+// call's.
+uint64_t CachedKernel(const std::string& type, const Memories& inputs, const Memories& outputs) {
+  std::string name = type;
+  for (const Memories* memories : {&inputs, &outputs}) {
+    for (const auto& memory : *memories) {
+      name += " " + std::to_string(memory->type());
+    }
+    name += ";";
+  }
+  return std::hash<std::string>()(name);
+}
+
+Bytes Extend(const std::string& way, const std::string& type, const Memories& inputs,
+             const Memories& outputs) {
+  Bytes extension;
+  if (way == "dynamic" || way == "cached") {
+    Bytes shape_type;
+    shape_type.Put(int32_t{0});
+    PutPiece(call_block::kUnknownShapes, shape_type, &extension);
+    PutShapes(call_block::kInputShapes, inputs, &extension);
+    PutShapes(call_block::kOutputShapes, outputs, &extension);
+  }
+  if (way == "session" || way == "cached") {
+    static uint64_t kernels = 0;
+    Bytes session;
+    session.Put(call_block::Session{
+        7, way == "cached" ? CachedKernel(type, inputs, outputs) : ++kernels, way == "cached"});
+    PutPiece(call_block::kSession, session, &extension);
+  }
+  return extension;
+}
+
+int32_t Run(const std::string& type, const Memories& inputs, const Memories& outputs) {
+  const std::string way = WayOfCalling();
+  const std::string node = Describe(type, inputs, outputs, way == "dynamic" || way == "cached");
+  Bytes extension = Extend(way, type, inputs, outputs);
+  Bytes rest;
+  for (const Memories* memories : {&inputs, &outputs}) {
+    for (const auto& memory : *memories) {
+      rest.Put(static_cast<uint64_t>(reinterpret_cast<uintptr_t>(memory->data())));
+    }
+  }
+  rest.Put(static_cast<uint32_t>(node.size()));
+  rest.Put(node);
+  Bytes call;
+  call.Put(call_block::Head{static_cast<uint32_t>(sizeof(call_block::Head)) + rest.size(),
+                            static_cast<uint32_t>(inputs.size() + outputs.size()), extension.size(),
+                            static_cast<uint64_t>(reinterpret_cast<uintptr_t>(extension.data()))});
+  call.Put(rest);
+  call_block::Block block = {1, 0};
+  return static_cast<int32_t>(way == "block" ? RunCpuKernelWithBlock(call.data(), &block)
+                                             : RunCpuKernel(call.data()));
 }
 
 std::shared_ptr<Memory> MakeGeometryTensor(const std::vector<int64_t>& numbers) {
@@ -147,7 +252,7 @@ std::shared_ptr<Memory> Like(const std::shared_ptr<Memory>& memory, aicpu::DataT
   return std::make_shared<Memory>(type, memory->shape());
 }
 
-void Require(uint32_t status) {
+void Require(int32_t status) {
   if (status != 0) {
     throw std::runtime_error("status " + std::to_string(status));
   }
@@ -205,6 +310,10 @@ int Refuse() {
       (*inputs)[static_cast<size_t>(index)] = std::make_shared<Memory>(type, shape);
     };
   };
+  const auto nowhere = [](std::shared_ptr<Memory>* memory) {
+    *memory = Like(*memory, (*memory)->type());
+    (*memory)->DropAddress();
+  };
   const auto geometry = [](size_t index, int64_t number) {
     return [=](Memories* inputs, Memories*) {
       std::vector<int64_t> numbers(10, 1);
@@ -214,8 +323,10 @@ int Refuse() {
   };
   const std::vector<BadCall> calls = {
       {"none", [](Memories*, Memories*) {}},
-      {"null input", [](Memories* inputs, Memories*) { (*inputs)[0] = nullptr; }},
-      {"null weight", [](Memories* inputs, Memories*) { (*inputs)[3] = nullptr; }},
+      {"input nowhere", [=](Memories* inputs, Memories*) { nowhere(&(*inputs)[0]); }},
+      {"weight nowhere", [=](Memories* inputs, Memories*) { nowhere(&(*inputs)[3]); }},
+      {"geometry nowhere", [=](Memories* inputs, Memories*) { nowhere(&inputs->back()); }},
+      {"output nowhere", [=](Memories*, Memories* outputs) { nowhere(&(*outputs)[0]); }},
       {"no inputs", [](Memories* inputs, Memories*) { inputs->clear(); }},
       {"no geometry", [](Memories* inputs, Memories*) { inputs->pop_back(); }},
       {"no outputs", [](Memories*, Memories* outputs) { outputs->clear(); }},

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aicpu_answers import assert_solved, problems
 from aicpu_sdk_builds import build_aicpu_driver
 from element_types import held_in
-from geometries import GRID, Geometry
+from geometries import GRID
 from kernel_driver import CROSS, Driver, missing_tools
-from kernels import Problem, by_reference, problem_of
 from ms_deform.install.builder import find_compiler
 from random_geometries import geometries
-from tolerances import assert_close, assert_gradients_close
 
 DTYPES = ("float32", "float16")
+WAYS = ("plain", "dynamic", "session", "cached", "block")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1")
 
 
@@ -39,24 +39,10 @@ def driver(request, tmp_path_factory) -> Driver:
     return Driver(build_aicpu_driver(folder, [compiler]), emulator)
 
 
-def problems(shapes: list[Geometry], dtype: str) -> list[Problem]:
-    return [problem_of(shape, dtype, seed) for seed, shape in enumerate(shapes)]
-
-
-def assert_solved(driver: Driver, calls: list[Problem], dtype: str) -> None:
-    answers = driver.solve(calls, dtype)
-    assert len(answers) == len(calls)
-    for call, (output, gradients) in zip(calls, answers):
-        expected_output, expected = by_reference(call)
-        assert_close(output, expected_output, dtype, "output")
-        # The gradient of bias is MindSpore's sum.
-        without_bias = (item._replace(bias=None) for item in (gradients, expected))
-        assert_gradients_close(*without_bias, dtype)
-
-
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_outputs_and_gradients_equal_the_reference(driver, dtype):
-    assert_solved(driver, problems(list(GRID.values()), dtype), dtype)
+def test_outputs_and_gradients_equal_the_reference_in_each_way_of_calling(driver, dtype, way):
+    assert_solved(driver, problems(list(GRID.values()), dtype), dtype, MS_DEFORM_TEST_CALL=way)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -64,6 +50,31 @@ def test_outputs_and_gradients_equal_the_reference(driver, dtype):
 @given(shapes=st.lists(geometries(), min_size=12, max_size=12))
 def test_random_geometries_equal_the_reference(driver, dtype, shapes):
     assert_solved(driver, problems(shapes, dtype), dtype)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_of_no_images_needs_no_addresses(driver, way):
+    geometry = GRID["no bias"]
+    call = {**geometry.call(), "grad_output": geometry.grad_output()}
+    for name in ("input", "offset", "mask", "grad_output"):
+        call[name] = call[name][:0]
+    ((output, gradients),) = driver.solve(
+        [held_in("float32", call)], "float32", MS_DEFORM_TEST_CALL=way
+    )
+    assert output.size == gradients.input.size == gradients.offset.size == gradients.mask.size == 0
+    np.testing.assert_array_equal(gradients.weight, np.zeros(call["weight"].shape))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_stands_for_an_absent_mask_or_bias_is_not_read(driver, dtype, way):
+    """The driver fills it with NaN."""
+    calls = problems([GRID["neither mask nor bias"], GRID["no bias"]], dtype)
+    assert calls[0].get("mask") is None and calls[0].get("bias") is None
+    for output, gradients in driver.solve(calls, dtype, MS_DEFORM_TEST_CALL=way):
+        assert np.isfinite(output).all()
+        for name in ("input", "offset", "weight"):
+            assert np.isfinite(getattr(gradients, name)).all(), name
 
 
 def test_hostile_offsets_touch_only_their_own_samples(driver):
@@ -102,15 +113,18 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(driver, dtype):
             )
 
 
-def test_bad_calls_give_a_status_and_a_line(driver):
-    done = driver.run("refuse")
+@pytest.mark.parametrize("way", WAYS)
+def test_bad_calls_are_refused_with_a_line(driver, way):
+    """Of a kernel's status the device sees only that it is not 0."""
+    done = driver.run("refuse", MS_DEFORM_TEST_CALL=way)
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(":") for line in done.stdout.splitlines())
     assert len(lines) > 20
     assert lines.pop("none") == " 0 0 0"
-    assert set(lines.values()) == {" 1 1 1"}
+    assert set(lines.values()) == {" -1 -1 -1"}
     # A line for each of the three operators, with its name and a reason.
     logged = done.stderr.splitlines()
     assert len(logged) == 3 * len(lines)
     assert all(re.match(r"\[ERROR\] MsDeformAicpu\w+: .{10}", line) for line in logged)
     assert any("'geometry' must be 10 int64 numbers" in line for line in logged)
+    assert any("'weight' has no data" in line for line in logged)

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "aicpu/call.h"
 
-#include <cstdio>
 #include <exception>
 #include <limits>
 #include <mutex>
 #include <stdexcept>
 #include <vector>
 
+#include "aicpu/log.h"
 #include "aicpu/parallel.h"
 #include "common/fail.h"
 
@@ -136,10 +136,6 @@ Call ReadGradientCall(const aicpu::CpuKernelContext& context, std::vector<Shape>
   return call;
 }
 
-void Log(const aicpu::CpuKernelContext& context, const char* reason) {
-  std::fprintf(stderr, "[ERROR] %s: %s\n", context.GetOpType().c_str(), reason);
-}
-
 }  // namespace
 
 int64_t Count(const Shape& shape) {
@@ -182,10 +178,10 @@ uint32_t Guarded(const aicpu::CpuKernelContext& context, const std::function<voi
     work();
     return kOk;
   } catch (const std::invalid_argument& error) {
-    Log(context, error.what());
+    LogError(context.GetOpType(), error.what());
     return kBadParameter;
   } catch (const std::exception& error) {
-    Log(context, error.what());
+    LogError(context.GetOpType(), error.what());
     return kInnerError;
   }
 }

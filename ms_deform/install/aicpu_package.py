@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the AICPU kernels as a CANN vendor package, and installs it.
+"""Builds the AICPU kernels as a CANN vendor package.
 
 op_impl/cpu/config/cust_aicpu_kernel.json               the list of kernels
 op_impl/cpu/aicpu_kernel/impl/libms_deform_aicpu.so      the kernels, for the device
 op_proto/lib/linux/ARCH/libcust_opsproto_rt2.0.so        shapes and dtypes, for the host
+op_proto/lib/linux/ARCH/libcust_op_proto.so              the same file
 """
 
 from __future__ import annotations
@@ -13,24 +14,29 @@ import os
 import platform
 import shlex
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
-from ms_deform.install.aicpu_operators import LIBRARY, OPERATORS, kernel_list
+from ms_deform.install.aicpu_operators import LIBRARY, kernel_list
+from ms_deform.install.aicpu_sdk import HOST_LIBRARIES, REGISTRY, Prototypes, Sdk
 from ms_deform.install.builder import BuildError, build_folder, find_compiler, kernel_sources, run
 from ms_deform.install.cann import AICPU_CONFIG, opp_path
 from ms_deform.install.library import library_path
 
 _IMPLEMENTATION = Path("op_impl/cpu/aicpu_kernel/impl") / LIBRARY
 _PROTO = Path("op_proto/lib/linux") / platform.machine() / "libcust_opsproto_rt2.0.so"
+# Of these libraries CANN's shape inference reads all, the register of operators only those whose
+# names do not end in rt2.0.so (hicann/ge at ffdcbc9f, graph_metadef/graph/opsproto). A link, so
+# that a process loads it once; copied into two files it is as good, since the operators that are
+# registered first stay (operator_factory_impl.cc).
+_PROTO_LINK = _PROTO.with_name("libcust_op_proto.so")
+FILES = (Path(AICPU_CONFIG), _IMPLEMENTATION, _PROTO, _PROTO_LINK)
 
 # GCC 7.3 is the device's compiler.
 KERNEL_FLAGS = (
     *("-std=c++14", "-O3", "-fPIC", "-Wall", "-Wextra", "-fvisibility=hidden"),
     "-D_GLIBCXX_USE_CXX11_ABI=1",
 )
-# Of the SDK: what finds kernels by name; the device loads the library through its RunCpuKernel.
-_SDK_LIBRARIES = ("libascend_protobuf.a", "libcpu_kernels_context.a")
+# Of the SDK: the device runs kernels through these.
 _SDK_EXPORTS = ("RunCpuKernel", "RunCpuKernelWithBlock")
 # The library brings its own C++ library: the device's may be older than the compiler's.
 _KERNEL_LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-static-libstdc++", "-static-libgcc")
@@ -39,7 +45,6 @@ _PROTO_FLAGS = (
     *("-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra"),
     "-D_GLIBCXX_USE_CXX11_ABI=0",
 )
-_PROTO_HEADER = "graph/operator_reg.h"
 _DEVICE_COMPILER = "aarch64-linux-gnu-g++"
 
 
@@ -48,13 +53,13 @@ def package_path(directory: str | os.PathLike[str] | None = None) -> Path:
     return library_path("aicpu", directory).with_name("aicpu")
 
 
-def build_package(directory: str | os.PathLike[str] | None = None) -> Path:
+def build_package(sdk: Sdk, directory: str | os.PathLike[str] | None = None) -> Path:
     """Builds the package and returns its folder.
 
     Raises:
-        BuildError: If CANN's SDK or a compiler is missing or fails.
+        BuildError: If CANN's files for prototypes or a compiler are missing, or a compiler fails.
     """
-    sdk = Sdk.find()
+    prototypes = Prototypes.find(sdk.root)
     package = package_path(directory)
     with build_folder(package) as folder:
         made = folder / "aicpu"
@@ -62,80 +67,11 @@ def build_package(directory: str | os.PathLike[str] | None = None) -> Path:
             (made / file).parent.mkdir(parents=True)
         (made / AICPU_CONFIG).write_text(json.dumps(kernel_list(), indent=2) + "\n")
         build_kernels(sdk, made / _IMPLEMENTATION)
-        _build_proto(sdk, made / _PROTO)
+        _build_proto(prototypes, made / _PROTO)
+        (made / _PROTO_LINK).symlink_to(_PROTO.name)
         shutil.rmtree(package, ignore_errors=True)
         made.rename(package)
     return package
-
-
-def install_package(
-    target: str | os.PathLike[str] | None = None, directory: str | os.PathLike[str] | None = None
-) -> Path:
-    """Copies the built package to where ASCEND_CUSTOM_OPP_PATH points first, or to the target.
-
-    Raises:
-        BuildError: If there is no package, no target, or the target holds another vendor's.
-    """
-    package = package_path(directory)
-    if not (package / AICPU_CONFIG).is_file():
-        raise BuildError(
-            f"ms_deform: no AICPU package at {package}; build it: python -m ms_deform build --aicpu"
-        )
-    custom = os.environ.get("ASCEND_CUSTOM_OPP_PATH", "").split(":")[0]
-    if not (target or custom):
-        raise BuildError(
-            "ms_deform: where to? name a folder, python -m ms_deform install-aicpu DIR, or set "
-            "ASCEND_CUSTOM_OPP_PATH"
-        )
-    folder = Path(target or custom).absolute()
-    config = folder / AICPU_CONFIG
-    if config.is_file() and not set(json.loads(config.read_text())) <= {o.name for o in OPERATORS}:
-        raise BuildError(
-            f"ms_deform: {folder} holds the AICPU operators of another vendor; choose another "
-            "folder, and list both in ASCEND_CUSTOM_OPP_PATH"
-        )
-    try:
-        shutil.copytree(package, folder, dirs_exist_ok=True)
-    except OSError as error:
-        raise BuildError(
-            f"ms_deform: cannot write to {folder} ({error}); choose a folder of your own: "
-            "python -m ms_deform install-aicpu DIR"
-        ) from error
-    return folder
-
-
-@dataclass(frozen=True)
-class Sdk:
-    """CANN's headers and libraries for AICPU kernels and operator prototypes."""
-
-    kernel_include: Path
-    kernel_library: Path
-    proto_include: Path
-
-    @classmethod
-    def find(cls) -> Sdk:
-        """That of MS_DEFORM_AICPU_SDK, with include and lib, or that of the installed CANN."""
-        named = os.environ.get("MS_DEFORM_AICPU_SDK")
-        opp = opp_path()
-        if named:
-            include = Path(named, "include")
-            cann = opp is not None and not (include / _PROTO_HEADER).is_file()
-            proto_include = opp.parent / "include" if cann else include
-            return cls(include, Path(named, "lib"), proto_include)
-        if opp is None:
-            raise BuildError(
-                "ms_deform: no CANN: ASCEND_OPP_PATH names no folder; source CANN's set_env.sh "
-                "(usually /usr/local/Ascend/ascend-toolkit/set_env.sh), or name an SDK with "
-                "include and lib in MS_DEFORM_AICPU_SDK"
-            )
-        kernels = opp / "built-in/op_impl/aicpu/aicpu_kernel"
-        libraries = sorted(kernels.rglob(_SDK_LIBRARIES[1]))
-        if not libraries:
-            raise BuildError(
-                f"ms_deform: no {_SDK_LIBRARIES[1]} below {kernels}; install CANN with its "
-                "operators' development files (toolkit and kernels)"
-            )
-        return cls(kernels / "inc", libraries[0].parent, opp.parent / "include")
 
 
 def _device_compiler() -> list[str]:
@@ -161,32 +97,42 @@ def kernel_files() -> list[Path]:
 
 def build_kernels(sdk: Sdk, library: Path) -> None:
     """Builds the kernels' library for the device."""
-    archives = [f"{sdk.kernel_library / name}" for name in _SDK_LIBRARIES]
     run(
         [
             *_device_compiler(),
             *KERNEL_FLAGS,
-            *(f"-I{folder}" for folder in (kernel_sources(), sdk.kernel_include)),
+            *(f"-I{folder}" for folder in (kernel_sources(), *sdk.headers)),
             *map(str, kernel_files()),
             *_KERNEL_LINK_FLAGS,
-            *("-Wl,--whole-archive", *archives, "-Wl,--no-whole-archive"),
+            *_whole(sdk.context, sdk.protobuf),
+            # The device's process has a protobuf of its own.
+            f"-Wl,--exclude-libs={sdk.protobuf.name}",
             *("-o", str(library)),
         ]
     )
     missing = [name for name in _SDK_EXPORTS if name.encode() not in library.read_bytes()]
     if missing:
         raise BuildError(
-            f"ms_deform: the SDK at {sdk.kernel_library} has no {' and no '.join(missing)}, which "
-            "the device calls kernels through; name another in MS_DEFORM_AICPU_SDK"
+            f"ms_deform: {sdk.context} has no {' and no '.join(missing)}, which the device calls "
+            "kernels through; name a folder with another in MS_DEFORM_AICPU_SDK"
         )
 
 
-def _build_proto(sdk: Sdk, library: Path) -> None:
-    if not (sdk.proto_include / _PROTO_HEADER).is_file():
-        raise BuildError(
-            f"ms_deform: no {_PROTO_HEADER} in {sdk.proto_include}; source CANN's set_env.sh as "
-            "well, for its headers (toolkit)"
-        )
-    source = kernel_sources() / "aicpu" / "op_proto" / "operators.cc"
-    include = f"-I{sdk.proto_include}"
-    run([*find_compiler(), *_PROTO_FLAGS, include, str(source), "-o", str(library)])
+def _build_proto(prototypes: Prototypes, library: Path) -> None:
+    libraries = prototypes.libraries
+    run(
+        [
+            *find_compiler(),
+            *_PROTO_FLAGS,
+            f"-I{prototypes.headers}",
+            str(kernel_sources() / "aicpu" / "op_proto" / "operators.cc"),
+            *_whole(libraries / REGISTRY),
+            *("-Wl,--no-as-needed", f"-L{libraries}", *(f"-l:{name}" for name in HOST_LIBRARIES)),
+            *("-o", str(library)),
+        ]
+    )
+
+
+def _whole(*archives: Path) -> tuple[str, ...]:
+    """All of the archives, and not only what the sources call."""
+    return ("-Wl,--whole-archive", *map(str, archives), "-Wl,--no-whole-archive")

@@ -8,6 +8,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+from ms_deform.install import vendors
 from ms_deform.install.ai_core import CONVOLUTION, CONVOLUTION_GRAD, PRODUCTS, product_of
 
 _ACLNN_HEADER = "include/aclnnop/aclnn_deformable_conv2d.h"
@@ -76,13 +77,23 @@ def _declares(header: Path, function: str) -> bool:
     return header.is_file() and f"{function}GetWorkspaceSize(" in header.read_text("utf-8")
 
 
-def aicpu_package(operator: str) -> Path | None:
-    """The installed vendor package that has the AICPU operator."""
-    custom = os.environ.get("ASCEND_CUSTOM_OPP_PATH", "")
-    packages = [Path(folder) for folder in custom.split(":") if folder]
+def vendors_path() -> Path | None:
+    """The folder of CANN in which vendors' packages of operators lie."""
     opp = opp_path()
-    if opp is not None:
-        packages += sorted((opp / "vendors").glob("*"))
+    return None if opp is None else opp / "vendors"
+
+
+def custom_packages() -> list[Path]:
+    """The packages of operators that ASCEND_CUSTOM_OPP_PATH names."""
+    return [Path(path) for path in os.environ.get("ASCEND_CUSTOM_OPP_PATH", "").split(":") if path]
+
+
+def aicpu_package(operator: str) -> Path | None:
+    """The installed vendor package that has the AICPU operator, of those that CANN reads."""
+    packages = custom_packages()
+    installed = vendors_path()
+    if installed is not None:
+        packages += [installed / name for name in vendors.listed(installed / vendors.CONFIG)]
     for package in packages:
         config = package / AICPU_CONFIG
         if config.is_file() and operator in json.loads(config.read_text()):

@@ -1,27 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prints, for each operator of the prototypes' source that is compiled with this: its parameters,
-// and the shapes and dtypes inferred for a call of it.
+// proto_driver LIBRARY...: loads libraries of prototypes as CANN does, and prints, for each of the
+// operators: its parameters, and the shapes and dtypes inferred for a call of it. CANN itself is
+// loaded as by MindSpore, out of the sight of what is loaded later.
+#include <dlfcn.h>
+
 #include <iostream>
+#include <map>
 
 #include "register/op_impl_registry.h"
 
 namespace {
 
-std::vector<ge::Prototype>& Prototypes() {
-  static std::vector<ge::Prototype> prototypes;
-  return prototypes;
-}
-
-struct Registered {
-  std::string type;
-  ge::graphStatus (*shape)(gert::InferShapeContext*);
-  ge::graphStatus (*dtype)(gert::InferDataTypeContext*);
-};
-
-std::vector<Registered>& Inferences() {
-  static std::vector<Registered> inferences;
-  return inferences;
-}
+std::map<std::string, gert::OperatorInference> inferences;
 
 template <typename Item>
 void Print(const char* title, const std::vector<Item>& items) {
@@ -32,47 +22,63 @@ void Print(const char* title, const std::vector<Item>& items) {
   std::cout << std::endl;
 }
 
-}  // namespace
-
-namespace ge {
-
-bool AddPrototype(const Prototype& prototype) {
-  Prototypes().push_back(prototype);
+// As OpsProtoManager of hicann/ge and OpImplRegistryHolder of hicann/metadef.
+bool Load(const char* library) {
+  void* const handle = dlopen(library, RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
+  if (handle == nullptr) {
+    std::cerr << dlerror() << std::endl;
+    return false;
+  }
+  const auto count =
+      reinterpret_cast<decltype(&GetRegisteredOpNum)>(dlsym(handle, "GetRegisteredOpNum"));
+  const auto read =
+      reinterpret_cast<decltype(&GetOpImplFunctions)>(dlsym(handle, "GetOpImplFunctions"));
+  if (count == nullptr || read == nullptr) {
+    std::cerr << library << " says nothing of inference" << std::endl;
+    return false;
+  }
+  std::vector<gert::OperatorInference> found(count());
+  if (read(found.data(), found.size()) != 0) {
+    return false;
+  }
+  for (const gert::OperatorInference& inference : found) {
+    inferences[inference.type] = inference;
+  }
   return true;
 }
 
-}  // namespace ge
+}  // namespace
 
-namespace gert {
-
-Inference::Inference(const Inference& other)
-    : type(other.type), shape(other.shape), dtype(other.dtype) {
-  Inferences().push_back({type, shape, dtype});
-}
-
-}  // namespace gert
-
-int main() {
-  for (const ge::Prototype& prototype : Prototypes()) {
+int main(int count, char** libraries) {
+  void* const cann = dlopen("libregister.so", RTLD_NOW | RTLD_LOCAL);
+  if (cann == nullptr) {
+    std::cerr << dlerror() << std::endl;
+    return 1;
+  }
+  for (int i = 1; i < count; ++i) {
+    if (!Load(libraries[i])) {
+      return 1;
+    }
+  }
+  const auto operators =
+      reinterpret_cast<decltype(&RegisteredOperators)>(dlsym(cann, "RegisteredOperators"));
+  for (const auto& named : *operators()) {
+    const ge::Prototype& prototype = named.second;
     Print(prototype.name.c_str(), prototype.inputs);
     Print("  outputs", prototype.outputs);
-    for (const Registered& inference : Inferences()) {
-      if (inference.type != prototype.name) {
-        continue;
-      }
-      gert::InferShapeContext shapes;
-      shapes.inputs = {{{2, 4, 7, 9}}, {{2, 18, 5, 6}}, {{2, 9, 5, 6}},
-                       {{8, 4, 3, 3}}, {{8}},           {{10}}};
-      shapes.outputs.resize(prototype.outputs.size());
-      gert::InferDataTypeContext dtypes;
-      dtypes.inputs.assign(prototype.inputs.size(), ge::DT_FLOAT16);
-      dtypes.outputs.resize(prototype.outputs.size());
-      std::cout << "  status " << inference.shape(&shapes) << " " << inference.dtype(&dtypes)
-                << std::endl;
-      for (size_t i = 0; i < shapes.outputs.size(); ++i) {
-        Print("  shape", shapes.outputs[i].sizes);
-        std::cout << "  dtype " << dtypes.outputs[i] << std::endl;
-      }
+    const gert::OperatorInference& inference = inferences.at(prototype.name);
+    gert::InferShapeContext shapes;
+    shapes.inputs = {{{2, 4, 7, 9}}, {{2, 18, 5, 6}}, {{2, 9, 5, 6}},
+                     {{8, 4, 3, 3}}, {{8}},           {{10}}};
+    shapes.outputs.resize(prototype.outputs.size());
+    gert::InferDataTypeContext dtypes;
+    dtypes.inputs.assign(prototype.inputs.size(), ge::DT_FLOAT16);
+    dtypes.outputs.resize(prototype.outputs.size());
+    std::cout << "  status " << inference.shape(&shapes) << " " << inference.dtype(&dtypes)
+              << std::endl;
+    for (size_t i = 0; i < shapes.outputs.size(); ++i) {
+      Print("  shape", shapes.outputs[i].sizes);
+      std::cout << "  dtype " << dtypes.outputs[i] << std::endl;
     }
   }
 }

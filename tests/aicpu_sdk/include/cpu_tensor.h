@@ -12,18 +12,22 @@ namespace aicpu {
 
 class Tensor {
  public:
-  Tensor(DataType type, std::shared_ptr<TensorShape> shape, void* data, uint64_t bytes)
-      : type_(type), shape_(std::move(shape)), data_(data), bytes_(bytes) {}
-  std::shared_ptr<TensorShape> GetTensorShape() const { return shape_; }
+  Tensor(DataType type, std::vector<int64_t> sizes) : type_(type), sizes_(std::move(sizes)) {}
+  // A new object each time (hicann/opbase v9.0.0, aicpu_common/context/cpu_proto/tensor_impl.cc).
+  std::shared_ptr<TensorShape> GetTensorShape() const {
+    return std::make_shared<TensorShape>(&sizes_);
+  }
   DataType GetDataType() const { return type_; }
   void* GetData() const { return data_; }
+  void SetData(void* data) { data_ = data; }
   uint64_t GetDataSize() const { return bytes_; }
+  void SetDataSize(uint64_t bytes) { bytes_ = bytes; }
 
  private:
   DataType type_;
-  std::shared_ptr<TensorShape> shape_;
-  void* data_;
-  uint64_t bytes_;
+  mutable std::vector<int64_t> sizes_;
+  void* data_ = nullptr;
+  uint64_t bytes_ = 0;
 };
 
 }  // namespace aicpu

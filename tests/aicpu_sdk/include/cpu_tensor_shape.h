@@ -3,18 +3,19 @@
 #define MS_DEFORM_TESTS_AICPU_SDK_CPU_TENSOR_SHAPE_H_
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 namespace aicpu {
 
+// Reads and writes the sizes of the tensor that it is of.
 class TensorShape {
  public:
-  explicit TensorShape(std::vector<int64_t> sizes) : sizes_(std::move(sizes)) {}
-  std::vector<int64_t> GetDimSizes() const { return sizes_; }
+  explicit TensorShape(std::vector<int64_t>* sizes) : sizes_(sizes) {}
+  std::vector<int64_t> GetDimSizes() const { return *sizes_; }
+  void SetDimSizes(const std::vector<int64_t>& sizes) { *sizes_ = sizes; }
 
  private:
-  std::vector<int64_t> sizes_;
+  std::vector<int64_t>* sizes_;
 };
 
 }  // namespace aicpu

@@ -13,6 +13,20 @@ enum DataType : int {
   DT_DOUBLE = 11,
 };
 
+inline int GetSizeByDataType(DataType type) {
+  switch (type) {
+    case DT_FLOAT:
+    case DT_INT32:
+      return 4;
+    case DT_FLOAT16:
+      return 2;
+    case DT_INT64:
+    case DT_DOUBLE:
+      return 8;
+  }
+  return -1;
+}
+
 }  // namespace aicpu
 
 #endif  // MS_DEFORM_TESTS_AICPU_SDK_CPU_TYPES_H_

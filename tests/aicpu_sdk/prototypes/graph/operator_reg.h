@@ -4,6 +4,7 @@
 #define MS_DEFORM_TESTS_AICPU_SDK_GRAPH_OPERATOR_REG_H_
 
 #include <initializer_list>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,8 @@ struct Prototype {
 bool AddPrototype(const Prototype& prototype);
 
 }  // namespace ge
+
+extern "C" const std::map<std::string, ge::Prototype>* RegisteredOperators();
 
 #define REG_OP(type) static const bool type##_is_declared = ge::AddPrototype(ge::Prototype(#type)
 #define INPUT(parameter, types) Input(#parameter, types)

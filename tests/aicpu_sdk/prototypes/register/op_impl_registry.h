@@ -61,7 +61,19 @@ class Inference {
   ge::graphStatus (*dtype)(InferDataTypeContext*) = nullptr;
 };
 
+// What a library says of an operator when CANN asks it.
+struct OperatorInference {
+  const char* type;
+  ge::graphStatus (*shape)(InferShapeContext*);
+  ge::graphStatus (*dtype)(InferDataTypeContext*);
+};
+
 }  // namespace gert
+
+extern "C" {
+size_t GetRegisteredOpNum();
+int GetOpImplFunctions(gert::OperatorInference* inferences, size_t count);
+}
 
 // Copying registers, as the last of the calls that make an operator's inference.
 #define IMPL_OP(type) static const gert::Inference type##_inference = gert::Inference(#type)
