@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,12 +106,31 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@contextmanager
+def in_mode(name: str) -> Iterator[str]:
+    before = ms.get_context("mode")
+    ms.set_context(mode=MODES[name])
+    yield name
+    ms.set_context(mode=before)
+
+
 @pytest.fixture(scope="module", params=list(MODES))
 def mode(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = ms.get_context("mode")
-    ms.set_context(mode=MODES[request.param])
-    yield request.param
-    ms.set_context(mode=before)
+    with in_mode(request.param) as name:
+        yield name
+
+
+@pytest.fixture
+def graph_mode() -> Iterator[str]:
+    with in_mode("graph") as name:
+        yield name
+
+
+@pytest.fixture
+def pynative() -> Iterator[str]:
+    """For tests that look at calls from Python."""
+    with in_mode("pynative") as name:
+        yield name
 
 
 @pytest.fixture(scope="module", params=["aot", "composition"])

@@ -55,14 +55,6 @@ def on(monkeypatch, tmp_path):
     return use
 
 
-@pytest.fixture
-def graph_mode():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE)
-    yield
-    ms.set_context(mode=before)
-
-
 SHAPED = ("torchvision's own", "four-sided padding", "no mask", "7x5 kernel")
 
 

@@ -147,14 +147,6 @@ def kernel_of(node: Node) -> int:
     return round(taps**0.5)
 
 
-@pytest.fixture
-def graph_mode():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE)
-    yield
-    ms.set_context(mode=before)
-
-
 def training_nodes(row: Row, soc: str | None) -> list[Node]:
     grad_output = ops.zeros((row.batch, row.out_channels, *row.out_size), ms.float32)
     net = OperatorAndGradients(row.operator)

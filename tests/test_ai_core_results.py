@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mindspore import ops
 
 import cann_operators
 import operator_under_test
 import reference
 from geometries import GRID, Geometry
 from kernels import by_reference, problem_of
-from ms_deform import set_backend
+from ms_deform import deform_conv2d, set_backend
 from ms_deform.backends import composition
-from networks import CHANNELS, LayerNet, image
+from networks import CHANNELS, LayerNet, call_tensors, image
 from random_geometries import geometries
 from test_gradients import assert_equals_the_reference
 from tolerances import assert_close, assert_gradients_close
@@ -65,6 +66,18 @@ def test_graphs_of_every_layout_equal_the_reference(name: str) -> None:
 def test_a_graph_computes_the_same_again() -> None:
     for seed in range(3):
         assert_equals_the_reference(GRID["no bias"], seed, "float32")
+
+
+@each_soc
+@pytest.mark.usefixtures("laid_out")
+def test_vmap_equals_a_loop() -> None:
+    def called(input, offset, weight, bias, mask):
+        return deform_conv2d(input, offset, weight, bias, padding=1, mask=mask)
+
+    tensors = [ops.stack([tensor, 2 * tensor, tensor - 1]) for tensor in call_tensors().values()]
+    output = ms.vmap(called, 0, 0)(*tensors).asnumpy()
+    expected = [called(*(tensor[i] for tensor in tensors)).asnumpy() for i in range(3)]
+    assert_close(output, np.stack(expected), "float32", "output")
 
 
 @each_soc

@@ -41,15 +41,6 @@ def sampled(monkeypatch) -> list[str]:
     return calls
 
 
-@pytest.fixture
-def pynative():
-    """For tests that look at calls from Python."""
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=before)
-
-
 def call() -> ms.Tensor:
     return deform_conv2d(**call_tensors(), padding=1)
 

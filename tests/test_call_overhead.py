@@ -18,17 +18,12 @@ from mindspore import ops
 from ms_deform import deform_conv2d
 from networks import random_array
 
-pytestmark = pytest.mark.not_on_gpu_stand_in("measures time")
+pytestmark = [
+    pytest.mark.usefixtures("device", "pynative"),
+    pytest.mark.not_on_gpu_stand_in("measures time"),
+]
 
 ROUNDS, CALLS = 10, 100
-
-
-@pytest.fixture(autouse=True)
-def pynative(device):
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=before)
 
 
 def test_a_call_takes_at_most_twice_a_built_in_convolution():

@@ -69,14 +69,6 @@ def ported(name, original) -> nn.Cell:
     return net
 
 
-@pytest.fixture
-def graph_mode():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE)
-    yield
-    ms.set_context(mode=before)
-
-
 class Loss(nn.Cell):
     """The mean square distance to a target."""
 
