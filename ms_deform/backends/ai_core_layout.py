@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from ms_deform.geometry import Geometry, Size
@@ -44,7 +44,8 @@ class Layout(NamedTuple):
     size: Size = (0, 0)  # with the zeros above, below, left and right
 
 
-@cache
+# Bounded: data of ever new sizes must not fill the memory.
+@lru_cache(maxsize=4096)
 def choose(geometry: Geometry, target: Target) -> tuple[Layout, str | None]:
     """The layout, and why its sampling, or the gradient of it, leaves the AI Core; None if neither.
 
@@ -83,7 +84,7 @@ def _deformable_offsets(geometry: Geometry, image_groups: int, channels: int) ->
 
 def _grid_sampler(geometry: Geometry, image_groups: int, channels: int) -> Layout:
     # Coordinates are normalised by (size - 1) / 2: a power of two, and whole numbers stay whole.
-    height, width = (2 ** math.ceil(math.log2(max(size - 1, 1))) + 1 for size in geometry.in_size)
+    height, width = (2 ** max(size - 2, 0).bit_length() + 1 for size in geometry.in_size)
     return Layout(GRID_SAMPLER, image_groups, channels, (0, 0), (height, width))
 
 
@@ -116,33 +117,62 @@ def obstacle(geometry: Geometry, layout: Layout, target: Target) -> str | None:
 
 
 def moved_elements(geometry: Geometry, layout: Layout, target: Target) -> int:
-    """What the sampling of a call reads and writes, with CANN's changes of format.
+    """What the sampling of a call reads and writes, in elements, with CANN's changes of format.
 
-    Counted by hand for each operator, in elements: a sampled pixel reads four others, its gradient
-    reads and writes four. Left out is what all layouts have: the product, and the offsets' order.
+    Left out is what all layouts have: the product, and the order of offsets.
     """
-    out_height, out_width = geometry.out_size
     images = (geometry.batch or 1) * geometry.offset_groups
-    points = images * math.prod(geometry.kernel_size) * out_height * out_width
+    points = images * math.prod(geometry.kernel_size) * math.prod(geometry.out_size)
     own = geometry.in_channels // geometry.offset_groups
     # Of one offset group.
     channels = layout.channels * layout.image_groups // geometry.offset_groups
     pixels = images * channels * math.prod(layout.size)
-    columns = channels * points
-    zeros = channels != own or layout.size != geometry.in_size
-    copy = pixels + images * own * math.prod(geometry.in_size) if zeros else 0
-    if layout.operator == DEFORMABLE_OFFSETS:
-        cut = 2 * own * points if channels != own else 0
-        # Zeros; NHWC of images, offsets; sampling; NCHW of the columns; without their zeros.
-        forward = copy + 2 * pixels + 6 * points + (5 * columns + 3 * points) + 2 * columns + cut
-        # With zeros; NHWC; gradient; NCHW of the gradients; without zeros.
-        backward = (own * points + columns if cut else 0) + 2 * columns + 2 * pixels + 6 * points
-        backward += (columns + 12 * columns + 6 * points) + (2 * pixels + 6 * points) + copy
-    else:
-        # Zeros; NHWC of images; two more passes over coordinates; sampling; mask.
-        forward = copy + 2 * pixels + 8 * points + (5 * columns + 2 * points)
-        forward += 2 * columns + points
-        # Mask and its gradient; NHWC; gradient; coordinates; NCHW of the images; without zeros.
-        backward = (2 * columns + points) + (4 * columns + points) + 2 * columns + 2 * pixels
-        backward += (13 * columns + 4 * points) + 8 * points + 2 * pixels + copy
+    added = channels != own or layout.size != geometry.in_size
+    sizes = _Sizes(
+        points,
+        channels * points,
+        pixels,
+        pixels + images * own * math.prod(geometry.in_size) if added else 0,
+        (own + channels) * points if channels != own else 0,
+    )
+    forward, backward = _MOVED_BY[layout.operator](sizes)
     return forward + backward if target.training else forward
+
+
+class _Sizes(NamedTuple):
+    """Elements, of all images."""
+
+    points: int  # sampled: taps of all output pixels
+    columns: int  # points with all channels
+    pixels: int  # of the images
+    zeros: int  # moved to put zeros to the images, or to take them off their gradient
+    cut: int  # moved to take zeros off the columns, or to put them to their gradient
+
+
+# A sampled column reads four pixels; its gradient reads four, adds to four, and has three numbers a
+# point. Both operators want NHWC, which costs a read and a write each way.
+def _by_deformable_offsets(n: _Sizes) -> tuple[int, int]:
+    sampling = 5 * n.columns + 3 * n.points
+    formats = 2 * (n.pixels + 3 * n.points + n.columns)
+    gradient = 13 * n.columns + 6 * n.points
+    # Of the columns' gradient, of images, offsets, and the gradients of both.
+    gradient_formats = 2 * (n.columns + 2 * n.pixels + 6 * n.points)
+    forward = n.zeros + formats + sampling + n.cut
+    return forward, n.cut + gradient_formats + gradient + n.zeros
+
+
+def _by_grid_sampler(n: _Sizes) -> tuple[int, int]:
+    sampling = 5 * n.columns + 2 * n.points
+    coordinates = 8 * n.points
+    masking = 2 * n.columns + n.points
+    gradient = 13 * n.columns + 4 * n.points
+    # Writes NCHW columns itself; the gradient reads NHWC and writes NCHW.
+    gradient_formats = 2 * (n.columns + 2 * n.pixels)
+    # Of the columns and of the mask, a product and its sum.
+    unmasking = masking + 4 * n.columns + n.points
+    forward = n.zeros + 2 * n.pixels + coordinates + sampling + n.cut + masking
+    backward = unmasking + n.cut + gradient_formats + gradient + coordinates + n.zeros
+    return forward, backward
+
+
+_MOVED_BY = {DEFORMABLE_OFFSETS: _by_deformable_offsets, GRID_SAMPLER: _by_grid_sampler}

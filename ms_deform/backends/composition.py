@@ -10,7 +10,7 @@ laid out as `ai_core_layout` chooses.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import mindspore as ms
@@ -169,7 +169,8 @@ def _as_it_is(
     return product(sample(single(input), packed(offset, mask)), single(weight))
 
 
-@cache
+# Bounded: data of ever new sizes must not fill the memory.
+@lru_cache(maxsize=4096)
 def _laid_out(geometry: Geometry, layout: Layout) -> tuple[object, ...]:
     """`prepare` for a layout; -1 in a shape is a batch that is not known."""
     batch = -1 if geometry.batch is None else geometry.batch
