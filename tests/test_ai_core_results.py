@@ -44,12 +44,22 @@ def laid_out(soc: str):
         yield
 
 
+# Zero offsets and padding put samples exactly on -1.
+ON_BORDERS = Geometry(kernel=(3, 3), padding=(2, 2), offset_scale=0.0, size=(4, 5))
+
+
 @in_pynative
 @each_soc
 @pytest.mark.parametrize("name", GRID)
 @pytest.mark.usefixtures("laid_out")
 def test_every_layout_equals_the_reference(name: str) -> None:
     assert_equals_the_reference(GRID[name], 0, "float32")
+
+
+@each_soc
+@pytest.mark.usefixtures("laid_out")
+def test_samples_on_the_border_equal_the_reference() -> None:
+    assert_equals_the_reference(ON_BORDERS, 1, "float32")
 
 
 @in_graphs
@@ -108,10 +118,6 @@ def test_a_graph_takes_any_batch_size(soc: str) -> None:
             ms.load_param_into_net(static, net.parameters_dict())
             expected = static(image(batch)).asnumpy()
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
-
-
-# Zero offsets and padding put samples exactly on -1.
-ON_BORDERS = Geometry(kernel=(3, 3), padding=(2, 2), offset_scale=0.0, size=(4, 5))
 
 
 @in_pynative
