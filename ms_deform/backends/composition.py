@@ -301,8 +301,7 @@ def packed(offset: Tensor, mask: Tensor | None) -> Tensor:
 def _near(offset: Tensor) -> Tensor:
     """The offset, infinities and other distances beyond every image made finite."""
     # Not clamp, which loses NaNs, and not masked_fill, which vmap cannot take in MindSpore 2.7.
-    far = ops.abs(ops.stop_gradient(offset)) > _FAR
-    return ops.select(far, ops.full_like(offset, _FAR), offset)
+    return ops.select(ops.abs(offset) > _FAR, ops.full_like(offset, _FAR), offset)
 
 
 def single(tensor: Tensor) -> Tensor:
