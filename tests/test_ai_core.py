@@ -276,6 +276,16 @@ def test_an_unknown_soc_is_refused() -> None:
         set_backend("aot", soc="Ascend910B4")
 
 
+def test_what_no_layout_takes_is_refused_by_the_name_of_the_product() -> None:
+    message = "the backend 'composition' for Atlas A2 takes float32, .* got float64"
+    call = called(ROWS["DEKR"])._replace(dtype=ms.float64, device_target="CPU")
+    with (
+        set_backend("composition", soc="Ascend910B4"),
+        pytest.raises(NotImplementedError, match=message),
+    ):
+        choose_backend(call, None)
+
+
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("soc", ["Ascend910B4", "Ascend910A", "Ascend950"])
 def test_of_the_layouts_that_stay_the_one_that_moves_least_is_taken(row: Row, soc: str) -> None:

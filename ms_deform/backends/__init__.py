@@ -50,7 +50,8 @@ class set_backend:
 
     Without it, on a CPU and a GPU this project's kernels do ("aot"), and on Ascend MindSpore's own
     operators ("composition"), or in graph mode "aclnn", for layers that are not being trained and
-    where CANN has its gradient (Ascend 950).
+    where CANN has its gradient (Ascend 950). Where CANN has no gradient at all (310P, 310B) layers
+    that are trained take "aicpu", once its package is installed.
 
     Note:
         Calls take what holds when they are traced: set it before a graph is compiled.

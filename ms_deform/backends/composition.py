@@ -318,3 +318,6 @@ class LaidOut(NamedTuple):
 
     def prepare(self, call: Call) -> tuple[object, ...]:
         return prepare(call, self.target)
+
+    def __repr__(self) -> str:
+        return f"'composition' for {self.target.product.name}"
