@@ -153,5 +153,5 @@ def test_layers_are_deformable_convolutions_and_say_their_groups():
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="'bias' must be False, as in mmcv"):
         DeformConv2dPack(4, 6, 3, bias=True)
-    with pytest.raises(ValueError, match="'deform_groups' must be at least 1 and divide"):
+    with pytest.raises(ValueError, match="'deform_groups' must divide in_channels = 4, got 3"):
         ModulatedDeformConv2dPack(4, 6, 3, deform_groups=3)
