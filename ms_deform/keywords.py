@@ -12,18 +12,18 @@ from mindspore import nn
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
-_OFFSET_GROUPS = ("deform_groups", "deformable_groups", "offset_groups", "deformable_group")
-# Names of one thing in torchvision, mmcv, BasicSR, MindSpore, Paddle and TensorFlow.
+_OFFSET_GROUPS = ("deform_groups", "deformable_groups", "offset_groups", "num_deformable_group")
+# Names of one thing in torchvision, mmcv, BasicSR, MindSpore, Paddle, MXNet and TensorFlow.
 _SAME = (
     _OFFSET_GROUPS,
-    ("in_channels", "in_channel", "inplanes", "in_planes"),
-    ("out_channels", "out_channel", "planes", "out_planes", "filters"),
-    ("kernel_size", "ksize"),
+    ("in_channels", "in_channel"),
+    ("out_channels", "out_channel", "filters", "num_filter"),
+    ("kernel_size", "kernel"),
     ("stride", "strides"),
-    ("padding", "pad", "paddings"),
-    ("dilation", "dilations", "dilation_rate"),
-    ("groups", "group"),
-    ("bias", "has_bias", "with_bias", "use_bias", "bias_attr"),
+    ("padding", "paddings", "pad"),
+    ("dilation", "dilations", "dilate", "dilation_rate"),
+    ("groups", "group", "num_group"),
+    ("bias", "has_bias", "with_bias", "use_bias"),
 )
 # What to do without an argument.
 _WITHOUT = {
@@ -31,7 +31,7 @@ _WITHOUT = {
         _OFFSET_GROUPS, "leave it out: the number of offset groups follows from the offset's shape"
     ),
     "im2col_step": "leave it out: it changes no result, and these kernels have no such step",
-    "padding_mode": "leave it out: the padding is zeros; pad the input itself for another one",
+    "padding_mode": "leave it out: the padding is zeros; pad the input itself for another",
     "pad_mode": "leave it out: what 'padding' says is what pad_mode=\"pad\" means",
     "norm_cfg": "leave it out, and call a normalization after the layer",
     "norm": "leave it out, and call a normalization after the layer",
