@@ -8,7 +8,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn, ops
+from mindspore import nn
 
 import ms_deform
 from networks import paired
@@ -16,9 +16,6 @@ from ported_layers import CASES, RECORDED
 from tolerances import assert_close
 
 pytestmark = [pytest.mark.usefixtures("device", "mode", "scratch_folder")]
-
-# A layer is several operators, and a sampling point carries the rounding of those before it.
-TOLERANCE = 2e-5
 
 
 class WeightedSum(nn.Cell):
@@ -46,14 +43,13 @@ def assert_gives(layer: nn.Cell, answers: dict[str, np.ndarray]) -> None:
         has_aux=True,
     )
     (_, output), (grad_inputs, grad_parameters) = gradient(tensors["grad_output"], *inputs.values())
-    assert_close(output.asnumpy(), answers["output"], "float32", "output", TOLERANCE)
-    # One position alone gives no tuple.
+    assert_close(output.asnumpy(), answers["output"], "float32", "output")
+    # Convolutions lie between inputs and output: their gradients are sums, as those of a weight.
     grad_inputs = grad_inputs if isinstance(grad_inputs, tuple) else (grad_inputs,)
     for (name, _), grad in paired([*inputs.items()], grad_inputs):
-        assert_close(grad.asnumpy(), answers[f"grad/{name}"], "float32", name, TOLERANCE)
+        assert_close(grad.asnumpy(), answers[f"grad/{name}"], "float32", "weight")
     for name, grad in paired(names, grad_parameters):
-        name = f"parameter/{name}"
-        assert_close(grad.asnumpy(), answers[f"grad/{name}"], "float32", name, TOLERANCE)
+        assert_close(grad.asnumpy(), answers[f"grad/parameter/{name}"], "float32", "weight")
 
 
 def made(name: str) -> nn.Cell:
