@@ -32,7 +32,7 @@ _WITHOUT = {
     ),
     "im2col_step": "leave it out: it changes no result, and these kernels have no such step",
     "padding_mode": "leave it out: the padding is zeros; pad the input itself for another",
-    "pad_mode": "leave it out: what 'padding' says is what pad_mode=\"pad\" means",
+    "pad_mode": "leave it out: 'padding' alone says what is padded, always with zeros",
     "norm_cfg": "leave it out, and call a normalization after the layer",
     "norm": "leave it out, and call a normalization after the layer",
     "act_cfg": "leave it out, and call an activation after the layer",

@@ -264,6 +264,10 @@ def test_they_are_deformable_convolutions_and_are_recorded():
             lambda: SecondOrderDeformableAlignment(8, 4, 3),
             "'deform_groups' must be even, as each flow is for half of them, got 1",
         ),
+        (
+            lambda: SecondOrderDeformableAlignment(8, 4, 3, deform_groups=2, deformable_groups=4),
+            "'deform_groups' and 'deformable_groups' are one number, got 2 and 4",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(make, message):

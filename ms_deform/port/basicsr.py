@@ -192,8 +192,8 @@ class SecondOrderDeformableAlignment(GroupedDeformConv2d):
     Raises:
         TypeError: If a keyword is another library's, or `kernel_size`, `stride`, `padding` or
             `dilation` is not made of ints.
-        ValueError: If the kernel does not have 9 taps, `deform_groups` is odd, or a number is out
-            of range or does not divide the channels.
+        ValueError: If the kernel does not have 9 taps, `deform_groups` is odd or differs from
+            `deformable_groups`, or a number is out of range or does not divide the channels.
 
     Supported Platforms:
         ``CPU`` ``GPU`` ``Ascend``
@@ -240,6 +240,11 @@ class SecondOrderDeformableAlignment(GroupedDeformConv2d):
             backend,
         )
         with errors_of(self.caller):
+            if deformable_groups is not None and deform_groups not in (1, deformable_groups):
+                raise ValueError(
+                    "'deform_groups' and 'deformable_groups' are one number, got "
+                    f"{deform_groups} and {deformable_groups}; leave one of them out"
+                )
             if math.prod(self.kernel_size) != 9:
                 raise ValueError(
                     f"'kernel_size' must have 9 taps, as many as conv_offset predicts, got "
