@@ -13,7 +13,6 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
-from safetensors.numpy import save_file
 
 from ms_deform import (
     DCNv2Pack,
@@ -23,7 +22,6 @@ from ms_deform import (
     export_onnx,
     record_offsets,
 )
-from ms_deform.__main__ import main
 from ms_deform.port import basicsr
 from networks import MeanSquare, paired, random_array
 from tolerances import assert_close
@@ -221,17 +219,6 @@ def test_the_onnx_file_computes_the_same():
     inputs = {item.name: x.asnumpy() for item, x in paired(session.get_inputs(), frames())}
     (output,) = session.run(None, inputs)
     assert_close(output, net(*frames()).asnumpy(), "float32", "output", 1e-5)
-
-
-def test_convert_loads_their_checkpoints():
-    arrays = {name: p.asnumpy() for name, p in network().parameters_and_names()}
-    save_file(arrays, "net.safetensors")
-    command = ["convert", "net.safetensors", "--net", "test_basicsr_layers:Net", "-o", "net.ckpt"]
-    assert main(command) == 0
-    net = Net()
-    assert ms.load_param_into_net(net, ms.load_checkpoint("net.ckpt")) == ([], [])
-    for name, parameter in net.parameters_and_names():
-        np.testing.assert_array_equal(parameter.asnumpy(), arrays[name])
 
 
 def test_they_are_deformable_convolutions_and_are_recorded():

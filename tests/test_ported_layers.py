@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers of mmcv, BasicSR and MMagic give PyTorch's answers: output and every gradient."""
+"""Layers of mmcv, BasicSR and MMagic give PyTorch's answers, with PyTorch's checkpoints."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
+from safetensors.numpy import save_file
 
 import ms_deform
+from ms_deform.__main__ import main
 from networks import paired
 from ported_layers import CASES, RECORDED
 from tolerances import assert_close
@@ -72,3 +74,31 @@ def test_the_answer_is_that_of_the_torch_layer(name):
     import torch_layers
 
     assert_gives(made(name), torch_layers.answers(CASES[name], seed=7))
+
+
+# Factories, as the command takes them.
+def dcn_v2_pack() -> nn.Cell:
+    return made("DCNv2Pack, strided")
+
+
+def alignment() -> nn.Cell:
+    return made("SecondOrderDeformableAlignment, near")
+
+
+@pytest.mark.parametrize(
+    ("name", "factory"),
+    [("DCNv2Pack, strided", dcn_v2_pack), ("SecondOrderDeformableAlignment, near", alignment)],
+)
+def test_convert_loads_pytorchs_checkpoints(name, factory):
+    state = {
+        key.removeprefix("parameter/"): array.astype(np.float32)
+        for key, array in recorded(name).items()
+        if key.startswith("parameter/")
+    }
+    save_file(state, "layer.safetensors")
+    net = f"test_ported_layers:{factory.__name__}"
+    assert main(["convert", "layer.safetensors", "--net", net, "-o", "layer.ckpt"]) == 0
+    layer = factory()
+    assert ms.load_param_into_net(layer, ms.load_checkpoint("layer.ckpt")) == ([], [])
+    for key, parameter in layer.parameters_and_names():
+        np.testing.assert_array_equal(parameter.asnumpy(), state[key])
