@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from ms_deform.memory import release_scratch, scratch_bytes
     from ms_deform.nn import DeformConv2d
     from ms_deform.ops import deform_conv2d
+    from ms_deform.port.basicsr import DCNv2Pack, SecondOrderDeformableAlignment
     from ms_deform.port.mmcv import DeformConv2dPack, ModulatedDeformConv2dPack
     from ms_deform.port.packed import deformable_conv2d, pack_offset, unpack_offset
     from ms_deform.viz import record_offsets
 
 __all__ = [
+    "DCNv2Pack",
     "DeformConv2d",
     "DeformConv2dPack",
     "ModulatedDeformConv2dPack",
+    "SecondOrderDeformableAlignment",
     "__version__",
     "deform_conv2d",
     "deformable_conv2d",
@@ -42,9 +45,11 @@ __all__ = [
 
 # Imported at first use: the package build and `python -m ms_deform` must work without MindSpore.
 _HOMES = {
+    "DCNv2Pack": "ms_deform.port.basicsr",
     "DeformConv2d": "ms_deform.nn",
     "DeformConv2dPack": "ms_deform.port.mmcv",
     "ModulatedDeformConv2dPack": "ms_deform.port.mmcv",
+    "SecondOrderDeformableAlignment": "ms_deform.port.basicsr",
     "deform_conv2d": "ms_deform.ops",
     "deformable_conv2d": "ms_deform.port.packed",
     "export_mindir": "ms_deform.export.mindir",

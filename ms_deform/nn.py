@@ -10,6 +10,7 @@ from mindspore.common.initializer import HeUniform, Uniform, initializer
 
 from ms_deform.backends import check_name
 from ms_deform.geometry import constant_int, constant_ints, errors_of
+from ms_deform.keywords import answers_foreign_keywords
 from ms_deform.ops import convolve
 
 
@@ -20,6 +21,11 @@ class DeformConv2d(nn.Cell):
 
     It holds the kernel only: offsets and mask are inputs, usually the outputs of an ordinary
     convolution that starts at zero. See :func:`ms_deform.deform_conv2d` for the formula.
+
+    A layer that makes offsets and masks itself derives from this one, and calls
+    ``self.deform_conv(input, offset, mask, self.weight, self.bias)`` in its ``construct``, with
+    None for no mask: the second example. Exports and :class:`ms_deform.record_offsets` know such
+    layers too.
 
     See `Deformable Convolutional Networks <https://arxiv.org/abs/1703.06211>`_ and `Deformable
     ConvNets v2: More Deformable, Better Results <https://arxiv.org/abs/1811.11168>`_.
@@ -61,8 +67,8 @@ class DeformConv2d(nn.Cell):
           :math:`\pm 1 / \sqrt{C_{in} / groups \cdot kh \cdot kw}`; None if `bias` is False.
 
     Raises:
-        TypeError: If `in_channels`, `out_channels` or `groups` is not an int, or `kernel_size`,
-            `stride`, `padding` or `dilation` is not made of ints.
+        TypeError: If a keyword is another library's, `in_channels`, `out_channels` or `groups` is
+            not an int, or `kernel_size`, `stride`, `padding` or `dilation` is not made of ints.
         ValueError: If `in_channels`, `out_channels`, `kernel_size`, `stride`, `dilation` or
             `groups` is less than 1, `padding` is negative, or `groups` does not divide
             `in_channels` and `out_channels`.
@@ -82,8 +88,21 @@ class DeformConv2d(nn.Cell):
         >>> mask = Tensor(np.ones((2, 9, 10, 12)), dtype=mindspore.float32)
         >>> print(layer(input, offset, mask).shape)
         (2, 8, 10, 12)
+        >>> from mindspore import nn, ops
+        >>> class GuidedDeformConv2d(DeformConv2d):
+        ...     def __init__(self, channels):
+        ...         super().__init__(channels, channels, 3, padding=1)
+        ...         self.conv_offset = nn.Conv2d(channels, 27, 3, pad_mode="pad", padding=1)
+        ...
+        ...     def construct(self, input, guide):
+        ...         predicted = self.conv_offset(guide)
+        ...         offset, mask = predicted[:, :18], ops.sigmoid(predicted[:, 18:])
+        ...         return self.deform_conv(input, offset, mask, self.weight, self.bias)
+        >>> print(GuidedDeformConv2d(3)(input, 0.5 * input).shape)
+        (2, 3, 10, 12)
     """
 
+    @answers_foreign_keywords
     def __init__(
         self,
         in_channels: int,
@@ -134,7 +153,11 @@ class DeformConv2d(nn.Cell):
         weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        """What `construct` does, for layers that make offset and mask themselves."""
+        """What `construct` does, for layers that make offset and mask themselves.
+
+        The arguments are those of :func:`ms_deform.deform_conv2d`; stride, padding, dilation and
+        backend are the layer's.
+        """
         return convolve(
             input,
             offset,

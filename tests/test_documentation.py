@@ -33,7 +33,9 @@ _LAYER = ("Args", "Inputs", "Outputs", "Raises", "Supported Platforms", "Example
 SECTIONS = {
     "deform_conv2d": _FUNCTION,
     "DeformConv2d": _LAYER,
+    "DCNv2Pack": _LAYER,
     "DeformConv2dPack": _LAYER,
+    "SecondOrderDeformableAlignment": _LAYER,
     "ModulatedDeformConv2dPack": _LAYER,
     "deformable_conv2d": _FUNCTION,
     "export_mindir": _FUNCTION,

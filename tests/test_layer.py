@@ -9,9 +9,9 @@ import math
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import ops
+from mindspore import nn, ops
 
-from ms_deform import DeformConv2d, deform_conv2d
+from ms_deform import DeformConv2d, deform_conv2d, record_offsets
 from networks import image
 
 
@@ -123,3 +123,37 @@ def test_trained_torchvision_weights_load_by_name():
     parameters = {name: ms.Parameter(ms.Tensor(value)) for name, value in state.items()}
     assert ms.load_param_into_net(layer, parameters) == ([], [])
     np.testing.assert_array_equal(layer.weight.asnumpy(), state["weight"])
+
+
+class GuidedDeformConv2d(DeformConv2d):
+    """A layer of one's own, as the documentation shows it: offsets from a second input."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 6, 3, stride=2, padding=1)
+        self.conv_offset = nn.Conv2d(4, 27, 3, 2, pad_mode="pad", padding=1)
+
+    def construct(self, input, guide):
+        predicted = self.conv_offset(guide)
+        offset, mask = predicted[:, :18], ops.sigmoid(predicted[:, 18:])
+        return self.deform_conv(input, offset, mask, self.weight, self.bias)
+
+
+@pytest.mark.usefixtures("device", "mode")
+def test_a_layer_of_ones_own_calls_deform_conv():
+    layer, x, guide = GuidedDeformConv2d(), image(), image(seed=1)
+    predicted = layer.conv_offset(guide)
+    expected = deform_conv2d(
+        x,
+        predicted[:, :18],
+        layer.weight,
+        layer.bias,
+        stride=2,
+        padding=1,
+        mask=ops.sigmoid(predicted[:, 18:]),
+    )
+    np.testing.assert_array_equal(layer(x, guide).asnumpy(), expected.asnumpy())
+    with record_offsets(layer) as records:
+        layer(x, guide)
+    np.testing.assert_array_equal(
+        records["GuidedDeformConv2d"][0].offset, predicted[:, :18].asnumpy()
+    )

@@ -3,60 +3,14 @@
 
 from __future__ import annotations
 
-import math
+from mindspore import Tensor
+from mindspore.common.initializer import HeUniform, initializer
 
-from mindspore import Tensor, nn, ops
-from mindspore.common.initializer import HeUniform, Uniform, Zero, initializer
-
-from ms_deform.nn import DeformConv2d
-
-
-class _Pack(DeformConv2d):
-    """A deformable convolution and the convolution that predicts its offsets, zero at first."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int],
-        padding: int | tuple[int, int] | tuple[int, int, int, int],
-        dilation: int | tuple[int, int],
-        groups: int,
-        deform_groups: int,
-        bias: bool,
-        backend: str | None,
-        channels_per_sample: int,
-    ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, backend
-        )
-        if deform_groups < 1 or in_channels % deform_groups != 0:
-            raise ValueError(
-                f"{type(self).__name__}: 'deform_groups' must be at least 1 and divide "
-                f"in_channels = {in_channels}, got {deform_groups}"
-            )
-        self.deform_groups = deform_groups
-        sides = self.padding if len(self.padding) == 4 else [p for p in self.padding for _ in "ab"]
-        self.conv_offset = nn.Conv2d(
-            in_channels,
-            channels_per_sample * deform_groups * math.prod(self.kernel_size),
-            self.kernel_size,
-            self.stride,
-            pad_mode="pad",
-            padding=tuple(sides),
-            dilation=self.dilation,
-            has_bias=True,
-            weight_init="zeros",
-            bias_init="zeros",
-        )
-
-    def extend_repr(self) -> str:
-        groups = f", deform_groups={self.deform_groups}" if self.deform_groups != 1 else ""
-        return super().extend_repr() + groups
+from ms_deform.keywords import answers_foreign_keywords
+from ms_deform.port.grouped import GroupedDeformConv2d, offset_and_mask
 
 
-class DeformConv2dPack(_Pack):
+class DeformConv2dPack(GroupedDeformConv2d):
     r"""
     Deformable convolution v1 that predicts its own offsets, with the arguments, parameters and
     results of ``mmcv.ops.DeformConv2dPack`` (``DCN`` in configurations).
@@ -100,7 +54,8 @@ class DeformConv2dPack(_Pack):
         - **conv_offset.bias** (Parameter) - Zeros at first.
 
     Raises:
-        TypeError: If `kernel_size`, `stride`, `padding` or `dilation` is not made of ints.
+        TypeError: If a keyword is another library's, or `kernel_size`, `stride`, `padding` or
+            `dilation` is not made of ints.
         ValueError: If `bias` is True, or a number is out of range or does not divide the channels.
 
     Supported Platforms:
@@ -117,6 +72,7 @@ class DeformConv2dPack(_Pack):
         ['weight', 'conv_offset.weight', 'conv_offset.bias']
     """
 
+    @answers_foreign_keywords
     def __init__(
         self,
         in_channels: int,
@@ -147,15 +103,15 @@ class DeformConv2dPack(_Pack):
             deform_groups,
             False,
             backend,
-            channels_per_sample=2,
         )
+        self.conv_offset = self.offset_convolution(2)
         self.weight.set_data(initializer(HeUniform(), self.weight.shape))
 
     def construct(self, x: Tensor) -> Tensor:
         return self.deform_conv(x, self.conv_offset(x), None, self.weight, None)
 
 
-class ModulatedDeformConv2dPack(_Pack):
+class ModulatedDeformConv2dPack(GroupedDeformConv2d):
     r"""
     Deformable convolution v2 that predicts its own offsets and masks, with the arguments,
     parameters and results of ``mmcv.ops.ModulatedDeformConv2dPack`` (``DCNv2`` in configurations).
@@ -198,7 +154,8 @@ class ModulatedDeformConv2dPack(_Pack):
         - **conv_offset.bias** (Parameter) - Zeros at first.
 
     Raises:
-        TypeError: If `kernel_size`, `stride`, `padding` or `dilation` is not made of ints.
+        TypeError: If a keyword is another library's, or `kernel_size`, `stride`, `padding` or
+            `dilation` is not made of ints.
         ValueError: If a number is out of range or does not divide the channels.
 
     Supported Platforms:
@@ -215,6 +172,7 @@ class ModulatedDeformConv2dPack(_Pack):
         ['weight', 'bias', 'conv_offset.weight', 'conv_offset.bias']
     """
 
+    @answers_foreign_keywords
     def __init__(
         self,
         in_channels: int,
@@ -239,16 +197,9 @@ class ModulatedDeformConv2dPack(_Pack):
             deform_groups,
             bias,
             backend,
-            channels_per_sample=3,
         )
-        # All input channels count, whatever the groups: as mmcv.
-        bound = 1 / math.sqrt(in_channels * math.prod(self.kernel_size))
-        self.weight.set_data(initializer(Uniform(bound), self.weight.shape))
-        if bias:
-            self.bias.set_data(initializer(Zero(), self.bias.shape))
+        self.conv_offset = self.offset_convolution(3)
 
     def construct(self, x: Tensor) -> Tensor:
-        predicted = self.conv_offset(x)
-        offsets = predicted.shape[1] // 3 * 2
-        mask = ops.sigmoid(predicted[:, offsets:])
-        return self.deform_conv(x, predicted[:, :offsets], mask, self.weight, self.bias)
+        offset, mask = offset_and_mask(self.conv_offset(x))
+        return self.deform_conv(x, offset, mask, self.weight, self.bias)
