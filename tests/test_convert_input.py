@@ -176,6 +176,7 @@ def test_the_line_where_a_factory_fails_is_named(refusal, folder, factory, messa
         ("\nimport no_such_package\n", "No module named 'no_such_package' ({path}, line 2)"),
         ("\nfrom mindspore import NoNet\n", "ImportError: cannot import name 'NoNet'"),
         ("def Net(:\n", "SyntaxError: invalid syntax (broken.py, line 1)"),
+        ("\nraise SystemExit(2)\n", "SystemExit: 2 ({path}, line 2)"),
         ("x = 1\nx.y\n", "AttributeError: 'int' object has no attribute 'y' ({path}, line 2)"),
     ],
 )
@@ -296,6 +297,11 @@ class TestTorchFiles:
         self.save("{'epoch': 3, 'lr': [0.1]}", zipped)
         told = refusal(checkpoint="net.pth")
         assert "no parameters in the checkpoint, only ['epoch', 'lr']" in told
+
+    def test_numbers_instead_of_names_are_reported(self, capsys, zipped):
+        self.save("{0: torch.zeros(3)}", zipped)
+        assert convert("net.pth") == 1
+        assert "in the checkpoint only: 1\n  0 (3,)\n" in capsys.readouterr().out
 
     def test_parameters_beside_other_tensors_are_found(self, zipped):
         self.save("{'epoch': torch.tensor(3), 'state_dict': net.state_dict()}", zipped)

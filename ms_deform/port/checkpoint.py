@@ -88,7 +88,7 @@ def _read_torch(path: Path, key: str | None) -> State:
     if not isinstance(content, dict):
         raise PortError(f"{path} must hold a dict of parameters, got {type(content).__name__}")
     return {
-        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+        str(name): (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
         for name, tensor in _choose_parameters(content, key, torch.Tensor).items()
         if isinstance(tensor, torch.Tensor)
     }

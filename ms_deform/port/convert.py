@@ -247,7 +247,7 @@ def _find_prefix(names: Iterable[str], slots: list[_Slot]) -> str:
     prefixes = [prefix for prefix, count in counts.items() if count == most]
     if len(prefixes) > 1:
         raise PortError(
-            f"the network's names come after each of {prefixes} in the checkpoint; choose one: "
+            f"the network's names come after each of {prefixes[:5]} in the checkpoint; choose one: "
             f"--prefix {prefixes[0]}"
         )
     return prefixes[0]

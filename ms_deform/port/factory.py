@@ -42,7 +42,7 @@ def make(name: str) -> object:
     _check_arguments(name, factory, arguments, keywords)
     try:
         return factory(*arguments, **keywords)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PortError(f"{name} fails, mend it there: {_reason(error)}") from error
 
 
@@ -69,7 +69,7 @@ def _import(name: str, source: str) -> ModuleType:
         raise PortError(f"no factory {name!r}: there is no file {source}")
     try:
         return _import_file(Path(source)) if is_file else importlib.import_module(source)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end so
         absent = isinstance(error, ModuleNotFoundError) and error.name
         if not is_file and f"{source}.".startswith(f"{absent}."):
             raise PortError(f"no factory {name!r} ({_message(error)}); {_FORMS}") from error
@@ -110,7 +110,7 @@ def _check_arguments(name: str, factory: Callable, arguments: list, keywords: di
         ) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Kind and message of an exception, and the last line of the user's that it came through."""
     frames = [
         frame
@@ -121,6 +121,6 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {_message(error)}{place}"
 
 
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     """The first line of a message that says something."""
     return next((line for line in str(error).splitlines() if line.strip(" -")), "no message")
