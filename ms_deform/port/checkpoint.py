@@ -58,7 +58,7 @@ def read_state(path: str | Path, key: str | None = None) -> State:
 def _read_safetensors(path: Path, key: str | None) -> State:
     try:
         parameters = ms.load_checkpoint(str(path), format="safetensors")
-    except ValueError as error:
+    except Exception as error:  # a damaged file can fail anywhere
         raise _damaged(path, error) from error
     arrays = {name: _to_array(parameter) for name, parameter in parameters.items()}
     return _choose_parameters(arrays, key, np.ndarray)
@@ -83,7 +83,7 @@ def _read_torch(path: Path, key: str | None) -> State:
         if unsafe or zipfile.is_zipfile(path):
             raise _unsafe(path, unsafe.group(1) if unsafe else "objects") from error
         raise _damaged(path, error) from error
-    except Exception as error:  # whatever a damaged pickle makes of itself
+    except Exception as error:  # a damaged file can fail anywhere
         raise _damaged(path, error) from error
     if not isinstance(content, dict):
         raise PortError(f"{path} must hold a dict of parameters, got {type(content).__name__}")

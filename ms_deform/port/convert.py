@@ -221,7 +221,7 @@ def _slots(cell: nn.Cell, path: str = "") -> Iterator[_Slot]:
 
 
 def _is_optional(cell: nn.Cell, attribute: str, parameter: Parameter) -> bool:
-    """PyTorch's norms hold no weights if not affine, and InstanceNorm no statistics; ours do."""
+    """PyTorch's norms hold no weights if not affine, and InstanceNorm no statistics."""
     if attribute in ("gamma", "beta"):
         return isinstance(cell, _NORMS) and not parameter.requires_grad
     return isinstance(cell, _INSTANCE_NORMS)

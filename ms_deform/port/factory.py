@@ -37,9 +37,9 @@ def make(name: str) -> object:
     attribute, arguments, keywords = _parse_call(name, call)
     module = _import(name, source)
     factory = getattr(module, attribute, None)
-    if not callable(factory):
+    if not _is_factory(factory):
         raise PortError(f"no factory {name!r}: {source} has {_factories(module)}")
-    _check_arguments(name, factory, arguments, keywords)
+    _check_arguments(f"{source}:{attribute}", factory, arguments, keywords)
     try:
         return factory(*arguments, **keywords)
     except (Exception, SystemExit) as error:
@@ -88,11 +88,16 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
+def _is_factory(value: object) -> bool:
+    return callable(value) and not isinstance(value, ms.nn.Cell)
+
+
 def _factories(module: ModuleType) -> list[str]:
+    """The factories that a module defines."""
     return [
         name
         for name, value in vars(module).items()
-        if callable(value) and getattr(value, "__module__", None) == module.__name__
+        if _is_factory(value) and getattr(value, "__module__", None) == module.__name__
     ]
 
 
@@ -104,9 +109,10 @@ def _check_arguments(name: str, factory: Callable, arguments: list, keywords: di
     try:
         signature.bind(*arguments, **keywords)
     except TypeError as error:
-        takes = ", ".join(signature.parameters) or "no arguments"
+        takes = list(signature.parameters)
+        mend = f"give literals: '{name}({takes[0]}=16)'" if takes else f"name it {name}"
         raise PortError(
-            f"{name} takes {takes}: {error}; give arguments as literals: 'net:Net(num_feat=16)'"
+            f"{name} takes {', '.join(takes) or 'no arguments'}: {error}; {mend}"
         ) from error
 
 
