@@ -256,6 +256,21 @@ def test_the_file_that_mindspore_writes_is_the_one_that_is_named(capsys):
     assert Path("net.ckpt").is_file()
 
 
+def mend(told: str) -> None:
+    command = shlex.split(told[told.index("python -c") :])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+
+
+@pytest.mark.needs("torchvision")
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_file_in_a_newer_pickle_protocol_is_refused_with_the_command_that_mends_it(refusal):
+    import torch
+
+    torch.save(torch.nn.Linear(3, 2).state_dict(prefix="layer."), "net.pth", pickle_protocol=4)
+    mend(refusal(checkpoint="net.pth"))
+    assert convert("net_state.pth") == 0
+
+
 TORCH_NETS = """
 import torch
 from torch import nn
@@ -288,8 +303,7 @@ class TestTorchFiles:
         self.save(content, zipped)
         told = refusal(checkpoint="net.pth")
         assert "such as a pickled module (torch_nets.Net), which may run any code" in told
-        command = shlex.split(told[told.index("python -c") :])
-        subprocess.run([sys.executable, *command[1:]], check=True)
+        mend(told)
         assert convert("net_state.pth") == 0
 
     def test_a_truncated_file_is_named(self, refusal, zipped):
@@ -309,6 +323,11 @@ class TestTorchFiles:
         self.save("{'epoch': 3, 'lr': [0.1]}", zipped)
         told = refusal(checkpoint="net.pth")
         assert "no parameters in the checkpoint, only ['epoch', 'lr']" in told
+
+    def test_what_is_no_dict_is_named(self, refusal, zipped):
+        self.save("[net.layer.weight]", zipped)
+        told = refusal(checkpoint="net.pth")
+        assert "net.pth must hold a dict of parameters, got list; save what state_dict()" in told
 
     def test_numbers_instead_of_names_are_reported(self, capsys, zipped):
         self.save("{0: torch.zeros(3)}", zipped)

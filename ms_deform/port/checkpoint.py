@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from pathlib import Path
 
 import mindspore as ms
@@ -46,13 +45,16 @@ def read_state(path: str | Path, key: str | None = None) -> State:
     path = Path(path)
     if not path.is_file():
         raise PortError(f"there is no file {path}")
-    with path.open("rb") as file:
-        beginning = file.read(64).lstrip()
     for pattern, mend in _STAND_INS:
-        if re.match(pattern, beginning):
+        if re.match(pattern, _beginning(path).lstrip()):
             raise PortError(f"{path} {mend}")
     read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     return read(path, key)
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
 
 
 def _read_safetensors(path: Path, key: str | None) -> State:
@@ -78,15 +80,13 @@ def _read_torch(path: Path, key: str | None) -> State:
         ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL (\w+(\.\w+)+)", str(error))
-        if unsafe or zipfile.is_zipfile(path):
-            raise _unsafe(path, unsafe.group(1) if unsafe else "objects") from error
-        raise _damaged(path, error) from error
     except Exception as error:  # a damaged file can fail anywhere
-        raise _damaged(path, error) from error
+        raise _refusal(path, error) from error
     if not isinstance(content, dict):
-        raise PortError(f"{path} must hold a dict of parameters, got {type(content).__name__}")
+        raise PortError(
+            f"{path} must hold a dict of parameters, got {type(content).__name__}; save what "
+            "state_dict() gives"
+        )
     return {
         str(name): (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
         for name, tensor in _choose_parameters(content, key, torch.Tensor).items()
@@ -94,11 +94,20 @@ def _read_torch(path: Path, key: str | None) -> State:
     }
 
 
+def _refusal(path: Path, error: Exception) -> PortError:
+    """What is wrong with a file that torch does not read."""
+    if isinstance(error, pickle.UnpicklingError):
+        unsafe = re.search(r"GLOBAL (\w+(\.\w+)+)", str(error))
+        if unsafe or _beginning(path).startswith(b"PK"):  # an archive, with a pickle in it
+            return _unsafe(path, unsafe.group(1) if unsafe else "a new kind of pickle")
+    return _damaged(path, error)
+
+
 def _unsafe(path: Path, what: str) -> PortError:
     new = str(path.with_name(f"{path.stem}_state.pth"))
     program = (
         f"import torch; c = torch.load({str(path)!r}, weights_only=False); "
-        f"torch.save(c['state_dict'] if isinstance(c, dict) else c.state_dict(), {new!r})"
+        f"torch.save(c.get('state_dict', c) if isinstance(c, dict) else c.state_dict(), {new!r})"
     )
     return PortError(
         f"{path} holds more than tensors, such as a pickled module ({what}), which may run any "

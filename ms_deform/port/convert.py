@@ -174,12 +174,7 @@ def run(
     if not report.complete and not partial:
         print(f"{path} is not written; --partial writes what matched")
         return 1
-    try:
-        ms.save_checkpoint(list(_entries(parameters)), str(path))
-    except OSError as error:
-        raise PortError(
-            f"{path} cannot be written ({error}); name another file by --output"
-        ) from error
+    _save(parameters, path)
     print(f"wrote {path}")
     buffers = parameters.keys() & dict(network.named_buffers())
     if buffers:
@@ -198,9 +193,14 @@ def _output_file(output: str) -> Path:
     return path
 
 
-def _entries(parameters: Mapping[str, Parameter]) -> Iterator[dict[str, object]]:
-    for name, parameter in parameters.items():
-        yield {"name": name, "data": parameter}
+def _save(parameters: Mapping[str, Parameter], path: Path) -> None:
+    entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
+    try:
+        ms.save_checkpoint(entries, str(path))
+    except OSError as error:
+        raise PortError(
+            f"{path} cannot be written ({error}); name another file by --output"
+        ) from error
 
 
 def _slots(cell: nn.Cell, path: str = "") -> Iterator[_Slot]:
