@@ -142,11 +142,28 @@ def _doctor(options: argparse.Namespace) -> int:
     return doctor.report_ascend(options.soc, layer)
 
 
+_CONVERT_EXAMPLES = """examples:
+  python -m ms_deform convert net.pth --net net:Net -o net.ckpt
+  python -m ms_deform convert net.pth --net 'models/net.py:Net(num_feat=16)' --output net.ckpt
+  python -m ms_deform convert net.pth --net net:NetWithNewHead -o net.ckpt --partial
+  python -m ms_deform convert net.pth --net net:Net -o net.ckpt --packed-offsets conv_offset
+  python -m ms_deform convert gan.pth --net net:Net -o net.ckpt --key params --prefix generator.
+"""
+
+
 def _add_convert(commands: argparse._SubParsersAction) -> None:
-    convert = commands.add_parser("convert", help="turn a PyTorch checkpoint into MindSpore's")
+    convert = commands.add_parser(
+        "convert",
+        help="turn a PyTorch checkpoint into MindSpore's",
+        epilog=_CONVERT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     convert.add_argument("checkpoint", help="what torch.save wrote, or .safetensors")
     convert.add_argument(
-        "--net", required=True, metavar="MODULE:FACTORY", help="what makes the network"
+        "--net",
+        required=True,
+        metavar="MODULE:FACTORY",
+        help="what makes the network, of a module or a .py file, if need be with literal arguments",
     )
     convert.add_argument("-o", "--output", required=True, metavar="FILE", help="a .ckpt file")
     convert.add_argument(
@@ -161,19 +178,26 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
         "from torchvision's order (y, x of each tap, then masks) to MindSpore's (all x, y, masks)",
     )
     convert.add_argument(
-        "--key", help="the entry with the parameters, where the checkpoint has several"
+        "--key",
+        help="the entry with the parameters, where the checkpoint has several (default: the only "
+        "one, or params_ema beside params)",
     )
-    convert.add_argument("--prefix", default="", help="take only names that begin so, without it")
+    convert.add_argument(
+        "--prefix",
+        help="take only names that begin so, without it (default: what comes before the network's "
+        "names in the checkpoint, such as module.)",
+    )
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from ms_deform.port import convert  # needs MindSpore, which `build` and `doctor` can do without
+    # They need MindSpore, which `build` and `doctor` can do without.
+    from ms_deform.port import PortError, convert
 
     arguments = {name: value for name, value in vars(options).items() if name != "command"}
     try:
         return convert.run(**arguments)
-    except convert.ConvertError as error:
-        print(error, file=sys.stderr)
+    except PortError as error:
+        print(f"convert: {error}", file=sys.stderr)
         return 1
 
 

@@ -9,7 +9,7 @@
 // - ms_deform/geometry.py: SUPPORTED_DTYPES
 // - ms_deform/backends/aot.py: what the primitives are registered for
 // - ms_deform/export/mindir.py: the tolerance of its proof
-// - ms_deform/port/convert.py: its way through NumPy, if that lacks it
+// - ms_deform/port/checkpoint.py: its way through NumPy, if that lacks it
 // - tests: element_types.py, operator_under_test.py, tolerances.py, cuda_emulation/mma.h
 // - scripts, README.md, README_CN.md: the benchmark's dtypes and tolerances; what users are told
 // and, where the other ways to Ascend take it,

@@ -7,22 +7,24 @@ the type of each cell.
 
 from __future__ import annotations
 
-import pickle
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-State = dict[str, np.ndarray]
+from ms_deform.port import PortError
+from ms_deform.port.checkpoint import State, read_state
+from ms_deform.port.factory import make
 
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-    *(nn.LayerNorm, nn.GroupNorm),
+    *(*_INSTANCE_NORMS, nn.LayerNorm, nn.GroupNorm),
 )
 # PyTorch's names of the parameters of a type of cell; other types keep theirs.
 _NAMES = (
@@ -40,14 +42,16 @@ _NAMES = (
 )
 
 
-class ConvertError(RuntimeError):
-    """A checkpoint or a network could not be read; the message says what to do."""
-
-
 @dataclass
 class Report:
-    """What became of every parameter, by PyTorch's names."""
+    """What became of every parameter and buffer, by PyTorch's names.
 
+    prefix is what was found before the network's names in the checkpoint, and left_out how many
+    names are without it.
+    """
+
+    prefix: str = ""
+    left_out: int = 0
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -59,6 +63,9 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"matched: {len(self.matched)}"]
+        if self.prefix:
+            found = f"prefix found: {self.prefix} (--prefix takes another)"
+            lines.insert(0, f"{found}, names without it, left out: {self.left_out}")
         for title, names in (
             ("missing, in the network only", self.missing),
             ("unexpected, in the checkpoint only", self.unexpected),
@@ -70,17 +77,25 @@ class Report:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A parameter of the network, and what PyTorch calls and holds there."""
+    """A parameter or buffer of the network, and what PyTorch calls and holds there."""
 
     name: str
-    parameter: Parameter
+    target: str  # MindSpore's name of it in a checkpoint
+    value: Tensor
     shape: tuple[int, ...]
+    optional: bool = False
 
 
 def convert_state(
-    state: Mapping[str, np.ndarray], net: nn.Cell, packed_offsets: str | None = None
+    state: Mapping[str, np.ndarray],
+    net: nn.Cell,
+    packed_offsets: str | None = None,
+    prefix: str | None = None,
 ) -> tuple[dict[str, Parameter], Report]:
     """A PyTorch state as parameters that ``mindspore.load_param_into_net`` takes, and a report.
+
+    What only MindSpore has, such as the statistics of InstanceNorm, is among them as it is in the
+    network. Buffers are, too; ``Cell.load_state_dict`` takes them.
 
     Args:
         state: Arrays by PyTorch's names.
@@ -88,25 +103,36 @@ def convert_state(
         packed_offsets: The attribute name of convolutions that predict offsets, usually
             "conv_offset": their output channels change from torchvision's order to MindSpore's
             packed order. Default: None, all stay as they are.
+        prefix: Take only names that begin so, without it. Default: None, what comes before the
+            network's names, such as DataParallel's "module.", is found and reported.
+
+    Raises:
+        PortError: If no name begins with the prefix, or several prefixes suit, or there is no
+            convolution to pack.
     """
-    state = dict(state)
+    slots, report = list(_slots(net)), Report()
+    if prefix is None:
+        report.prefix = prefix = _find_prefix(state, slots)
+    inside = _without_prefix(state, prefix)
+    report.left_out, state = len(state) - len(inside), inside
     if packed_offsets is not None:
         _pack_predictors(state, packed_offsets)
-    parameters, report = {}, Report()
-    for slot in _with_progress(list(_slots(net))):
-        array = state.pop(_name_in(state, slot.name), None)
+    parameters = {}
+    for slot in _with_progress(slots):
+        array = next((state.pop(name) for name in _spellings(slot.name) if name in state), None)
         if array is None:
-            report.missing.append(f"{slot.name} {slot.shape}")
+            if slot.optional:
+                parameters[slot.target] = slot.value.copy()
+            else:
+                report.missing.append(f"{slot.name} {slot.shape}")
         elif array.shape != slot.shape:
             report.mismatched.append(
                 f"{slot.name}: {array.shape} in the checkpoint, {slot.shape} in the network"
             )
         else:
             report.matched.append(slot.name)
-            tensor = Tensor(np.ascontiguousarray(array.reshape(slot.parameter.shape)))
-            parameters[slot.parameter.name] = Parameter(
-                tensor.astype(slot.parameter.dtype), name=slot.parameter.name
-            )
+            tensor = Tensor(np.ascontiguousarray(array.reshape(slot.value.shape)))
+            parameters[slot.target] = Parameter(tensor.astype(slot.value.dtype), name=slot.target)
     report.unexpected += [
         f"{name} {array.shape}"
         for name, array in state.items()
@@ -116,42 +142,11 @@ def convert_state(
     return parameters, report
 
 
-def read_state(path: str | Path, key: str | None = None, prefix: str = "") -> State:
-    """The arrays of a checkpoint by name: .safetensors, or whatever ``torch.save`` wrote.
-
-    Args:
-        path: The file.
-        key: The entry that holds the parameters, where the file holds several.
-        prefix: Take only names that begin so, without it. DataParallel's "module." goes by itself.
-
-    Raises:
-        ConvertError: If the file cannot be read, or holds no parameters or several sets of them.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConvertError(f"convert: there is no file {path}")
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, key)
-    if all(name.startswith("module.") for name in tensors):
-        tensors = _without_prefix(tensors, "module.")
-    tensors = _without_prefix(tensors, prefix)
-    if not tensors:
-        raise ConvertError(f"convert: no parameter of {path} has a name that begins with {prefix}")
-    return tensors
-
-
 def import_net(name: str) -> nn.Cell:
     """The network that a factory named "package.module:factory" makes."""
-    module, _, attribute = name.partition(":")
-    try:
-        factory = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConvertError(
-            f"convert: no factory {name!r} ({error}); name it package.module:factory, from a "
-            "directory where the package can be imported"
-        ) from error
-    net = factory()
+    net = make(name)
     if not isinstance(net, nn.Cell):
-        raise ConvertError(f"convert: {name} must return a Cell, got {type(net).__name__}")
+        raise PortError(f"{name} must return a Cell, got {type(net).__name__}")
     return net
 
 
@@ -163,23 +158,49 @@ def run(
     partial: bool = False,
     packed_offsets: str | None = None,
     key: str | None = None,
-    prefix: str = "",
+    prefix: str | None = None,
 ) -> int:
-    """The command `convert`: prints the report; 0 if all matched, or `partial`."""
+    """The command `convert`: prints the report; 0 if all matched, or some with `partial`."""
+    path = _output_file(output)
     network = import_net(net)
-    parameters, report = convert_state(read_state(checkpoint, key, prefix), network, packed_offsets)
+    parameters, report = convert_state(read_state(checkpoint, key), network, packed_offsets, prefix)
     print(report)
-    if not report.complete and not partial:
-        print(f"{output} is not written; --partial writes what matched")
+    if not report.matched:
+        print(
+            f"{path} is not written: nothing matched; give the network the attribute names of "
+            "PyTorch's, or name what comes before them in the checkpoint by --prefix"
+        )
         return 1
-    ms.save_checkpoint(list(_entries(parameters)), output)
-    print(f"wrote {output}")
+    if not report.complete and not partial:
+        print(f"{path} is not written; --partial writes what matched")
+        return 1
+    _save(parameters, path)
+    print(f"wrote {path}")
+    buffers = parameters.keys() & dict(network.named_buffers())
+    if buffers:
+        print(
+            f"buffers in it: {len(buffers)}, which load_param_into_net does not load; "
+            f'net.load_state_dict(mindspore.load_checkpoint("{path}"), strict=False) does'
+        )
     return 0
 
 
-def _entries(parameters: Mapping[str, Parameter]) -> Iterator[dict[str, object]]:
-    for name, parameter in parameters.items():
-        yield {"name": name, "data": parameter}
+def _output_file(output: str) -> Path:
+    """Where MindSpore will write, which takes names that end with .ckpt only."""
+    path = Path(output if output.endswith(".ckpt") else f"{output}.ckpt")
+    if not path.parent.is_dir():
+        raise PortError(f"there is no folder {path.parent}; make it: mkdir -p {path.parent}")
+    return path
+
+
+def _save(parameters: Mapping[str, Parameter], path: Path) -> None:
+    entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
+    try:
+        ms.save_checkpoint(entries, str(path))
+    except OSError as error:
+        raise PortError(
+            f"{path} cannot be written ({error}); name another file by --output"
+        ) from error
 
 
 def _slots(cell: nn.Cell, path: str = "") -> Iterator[_Slot]:
@@ -188,16 +209,63 @@ def _slots(cell: nn.Cell, path: str = "") -> Iterator[_Slot]:
         shape = parameter.shape
         if isinstance(cell, (nn.Conv1d, nn.Conv1dTranspose)) and attribute == "weight":
             shape = (*shape[:2], shape[3])  # MindSpore's kernel has a height of 1
-        yield _Slot(path + names.get(attribute, attribute), parameter, shape)
+        name = path + names.get(attribute, attribute)
+        optional = _is_optional(cell, attribute, parameter)
+        yield _Slot(name, parameter.name, parameter, shape, optional)
+    for name, buffer in cell.named_buffers(recurse=False):
+        if name in cell.state_dict():  # not those that no checkpoint holds
+            yield _Slot(path + name, path + name, buffer, buffer.shape)
     for name, child in cell.name_cells().items():
         # MindSpore's BatchNorm3d is a BatchNorm2d inside.
         yield from _slots(child, path if isinstance(cell, nn.BatchNorm3d) else f"{path}{name}.")
 
 
-def _name_in(state: State, name: str) -> str:
+def _is_optional(cell: nn.Cell, attribute: str, parameter: Parameter) -> bool:
+    """PyTorch's norms hold no weights if not affine, and InstanceNorm no statistics."""
+    if attribute in ("gamma", "beta"):
+        return isinstance(cell, _NORMS) and not parameter.requires_grad
+    return isinstance(cell, _INSTANCE_NORMS)
+
+
+def _spellings(name: str) -> tuple[str, str]:
     # mmcv's layers first kept their conv_offset beside them, as layer_offset.
-    old = name.replace(".conv_offset.", "_offset.")
-    return old if name not in state and old in state else name
+    return name, name.replace(".conv_offset.", "_offset.")
+
+
+def _find_prefix(names: Iterable[str], slots: list[_Slot]) -> str:
+    """What comes before the network's names in a checkpoint, if that brings most of them in."""
+    wanted = {spelling for slot in slots for spelling in _spellings(slot.name)}
+    counts = Counter(
+        name[:start]
+        for name in names
+        for start in (0, *(match.end() for match in re.finditer(r"\.", name)))
+        if name[start:] in wanted
+    )
+    most = max(counts.values(), default=0)
+    if counts[""] == most or 2 * most <= sum(not slot.optional for slot in slots):
+        return ""
+    prefixes = [prefix for prefix, count in counts.items() if count == most]
+    if len(prefixes) > 1:
+        raise PortError(
+            f"the network's names come after each of {prefixes[:5]} in the checkpoint; choose one: "
+            f"--prefix {prefixes[0]}"
+        )
+    return prefixes[0]
+
+
+def _without_prefix(state: Mapping[str, np.ndarray], prefix: str) -> State:
+    inside = {
+        name[len(prefix) :].lstrip("."): array
+        for name, array in state.items()
+        if name.startswith(prefix)
+    }
+    if state and not inside:
+        starts = sorted({name.partition(".")[0] for name in state})
+        raise PortError(
+            f"--prefix: no parameter has a name that begins with {prefix}, they begin with "
+            f"{starts[:5]}"
+        )
+    return inside
 
 
 def _with_progress(slots: list[_Slot]) -> Iterable[_Slot]:
@@ -208,77 +276,12 @@ def _with_progress(slots: list[_Slot]) -> Iterable[_Slot]:
     return tqdm(slots, desc="convert", unit="parameter")
 
 
-def _read_safetensors(path: Path) -> State:
-    return {
-        name: _to_array(parameter)
-        for name, parameter in ms.load_checkpoint(str(path), format="safetensors").items()
-    }
-
-
-def _to_array(tensor: Tensor) -> np.ndarray:
-    return (tensor.astype(ms.float32) if tensor.dtype == ms.bfloat16 else tensor).asnumpy()
-
-
-def _read_torch(path: Path, key: str | None) -> State:
-    try:
-        import torch
-    except ImportError as error:
-        raise ConvertError(
-            f"convert: reading {path} needs torch, of which a build for CPUs will do: "
-            'pip install "torch" "numpy>=1.25,<2", or save it as .safetensors, which needs no torch'
-        ) from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ConvertError(
-            f"convert: {path} holds more than tensors, which may run any code when it is read "
-            f"({str(error).splitlines()[0]}). If you trust it, save its parameters alone with "
-            "PyTorch: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)"
-        ) from error
-    if not isinstance(content, dict):
-        raise ConvertError(
-            f"convert: {path} must hold a dict of parameters, got {type(content).__name__}"
-        )
-    return {
-        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-        for name, tensor in _choose_parameters(content, key, torch.Tensor).items()
-        if isinstance(tensor, torch.Tensor)
-    }
-
-
-def _choose_parameters(content: dict, key: str | None, tensor: type) -> dict:
-    """The entry of a checkpoint that holds the parameters, or the checkpoint itself."""
-    entries = {
-        name: entry
-        for name, entry in content.items()
-        if isinstance(entry, dict) and any(isinstance(value, tensor) for value in entry.values())
-    }
-    if key is not None:
-        if key not in entries:
-            raise ConvertError(
-                f"convert: no parameters under {key!r}, expected one of {list(entries)}"
-            )
-        return entries[key]
-    if any(isinstance(value, tensor) for value in content.values()):
-        return content
-    if len(entries) != 1:
-        raise ConvertError(
-            f"convert: there are {len(entries)} sets of parameters, under {list(entries)}; choose "
-            "one with --key"
-        )
-    return next(iter(entries.values()))
-
-
-def _without_prefix(state: State, prefix: str) -> State:
-    return {name[len(prefix) :]: array for name, array in state.items() if name.startswith(prefix)}
-
-
 def _pack_predictors(state: State, attribute: str) -> None:
     """Changes the output channels of convolutions of that name to MindSpore's packed order."""
     weights = [name for name in state if f".{name}".endswith(f".{attribute}.weight")]
     if not weights:
-        raise ConvertError(
-            f"convert: --packed-offsets: no {attribute}.weight in the checkpoint; name the "
+        raise PortError(
+            f"--packed-offsets: no {attribute}.weight in the checkpoint; name the "
             "convolution that predicts offsets: --packed-offsets NAME"
         )
     for name in weights:
@@ -298,8 +301,8 @@ def _packed_order(name: str, shape: tuple[int, ...]) -> np.ndarray:
     channels, taps = shape[0], shape[2] * shape[3]
     parts = next((parts for parts in (3, 2) if channels % (parts * taps) == 0), None)
     if parts is None:
-        raise ConvertError(
-            f"convert: --packed-offsets: {name} has {channels} output channels, expected a "
+        raise PortError(
+            f"--packed-offsets: {name} has {channels} output channels, expected a "
             f"multiple of 3 * {taps}, or of 2 * {taps} without masks"
         )
     samples = channels // parts
