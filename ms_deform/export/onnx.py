@@ -111,6 +111,7 @@ def export_onnx(
         >>> path.endswith("/net.onnx")
         True
     """
+    check_inputs("export_onnx", inputs)
     try:
         import onnx
     except ImportError as error:
@@ -128,7 +129,6 @@ def export_onnx(
             f"export_onnx: needs device target {' or '.join(LIBRARY_TARGETS)}, got "
             f'{device_target}; choose one first: mindspore.set_device("CPU")'
         )
-    check_inputs("export_onnx", inputs)
     path = Path(file_name)
     path = path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
     with forced_backend(net, _StandIns):
