@@ -23,8 +23,8 @@ class _Itself:
     of the network is made, and to ask its Parameter takes longer than a good call has to spare.
     """
 
-    def __get__(self, layer: nn.Cell, owner: type) -> weakref.ref[nn.Cell]:
-        return weakref.ref(layer)
+    def __get__(self, layer: nn.Cell | None, owner: type) -> weakref.ref[nn.Cell] | _Itself:
+        return self if layer is None else weakref.ref(layer)
 
 
 class DeformConv2d(nn.Cell):

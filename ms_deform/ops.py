@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-from mindspore import Tensor, get_current_device
+from mindspore import Tensor, get_current_device, nn
 from mindspore import dtype as mstype
 from mindspore._c_expression.amp import get_curr_amp_strategy
 from mindspore.common.dtype import Type
@@ -19,9 +18,6 @@ from ms_deform.backends.interface import Call
 from ms_deform.determinism import is_deterministic
 from ms_deform.geometry import TensorInfo, check_geometry, errors_of
 from ms_deform.hints import must_be_tensor, name_layer, order_of_arguments
-
-if TYPE_CHECKING:
-    from mindspore import nn
 
 
 def deform_conv2d(
