@@ -14,11 +14,20 @@ from typing import NamedTuple, Optional
 
 from mindspore import dtype as mstype
 
+from ms_deform.hints import ORDER
+
 Dimension = Optional[int]
 Shape = tuple[Dimension, ...]
 Size = tuple[Dimension, Dimension]  # height, width
 
 _MOST_PIXELS = 2**31 - 1
+
+_SPLIT = (
+    "it looks like offsets and masks in one tensor: split that of mmcv's conv_offset by "
+    "`o1, o2, mask = ops.chunk(offset, 3, axis=1)`, `offset = ops.cat((o1, o2), axis=1)`, "
+    "`mask = ops.sigmoid(mask)`, that of ops.deformable_conv2d by "
+    "`offset, mask = ms_deform.unpack_offset(offset)`"
+)
 
 SUPPORTED_DTYPES = (mstype.float16, mstype.bfloat16, mstype.float32, mstype.float64)
 
@@ -28,6 +37,16 @@ class TensorInfo(NamedTuple):
 
     shape: Shape | None  # None: unknown rank
     dtype: mstype.Type
+
+
+class Tensors(NamedTuple):
+    """The tensors of a call; None: not given."""
+
+    input: TensorInfo
+    offset: TensorInfo
+    mask: TensorInfo | None
+    weight: TensorInfo
+    bias: TensorInfo | None
 
 
 class Attributes(NamedTuple):
@@ -83,6 +102,8 @@ def check_geometry(
             `padding` or `dilation` is not made of constant ints.
         ValueError: If a shape or a value does not fit the others.
     """
+    tensors = Tensors(input, offset, mask, weight, bias)
+    _check_order(tensors)
     stride, padding, dilation = constants
     attributes = Attributes(
         stride=constant_ints("stride", stride, 1, (2,)),
@@ -91,8 +112,12 @@ def check_geometry(
         use_mask=mask is not None,
         use_bias=bias is not None,
     )
-    _check_dtypes(input=input, offset=offset, weight=weight, bias=bias, mask=mask)
-    return _check_shapes(input, offset, mask, weight, bias, attributes)
+    _check_dtypes(tensors)
+    try:
+        return _check_shapes(tensors, attributes)
+    except ValueError as error:
+        hint = _hint(tensors, attributes)
+        raise ValueError(f"{error}{hint}").with_traceback(error.__traceback__) from None
 
 
 def constant_ints(
@@ -144,8 +169,27 @@ def _describe_value(value: object) -> str:
     return f"{value!r} of type {type(value).__name__}"
 
 
-def _check_dtypes(**tensors: TensorInfo | None) -> None:
-    dtypes = {name: tensor.dtype for name, tensor in tensors.items() if tensor is not None}
+def _check_order(tensors: Tensors) -> None:
+    """mmcv has mask and weight where weight and bias belong here."""
+    weight, bias = tensors.weight.shape, tensors.bias and tensors.bias.shape
+    if not (_is_image(weight) and _is_image(bias)):
+        return
+    mask_like = (weight[0], 2 * weight[1], *weight[2:])
+    taps = bias[2] * bias[3]
+    if mask_like == tensors.offset.shape and taps > 0 and weight[1] % taps == 0:
+        raise ValueError(
+            f"'bias' must be a 1-D tensor [C_out], got shape {bias}; it looks like mmcv's order of "
+            f"arguments, here it is {ORDER}"
+        )
+
+
+def _is_image(shape: Shape | None) -> bool:
+    """Whether it is known, and has four dimensions."""
+    return shape is not None and len(shape) == 4 and None not in shape
+
+
+def _check_dtypes(tensors: Tensors) -> None:
+    dtypes = {name: info.dtype for name, info in tensors._asdict().items() if info is not None}
     listed = ", ".join(f"{name}: {dtype}" for name, dtype in dtypes.items())
     if len(set(dtypes.values())) > 1:
         raise TypeError(
@@ -156,14 +200,8 @@ def _check_dtypes(**tensors: TensorInfo | None) -> None:
         raise TypeError(f"dtype must be one of {supported}, got {listed}")
 
 
-def _check_shapes(
-    input: TensorInfo,
-    offset: TensorInfo,
-    mask: TensorInfo | None,
-    weight: TensorInfo,
-    bias: TensorInfo | None,
-    attributes: Attributes,
-) -> Geometry:
+def _check_shapes(tensors: Tensors, attributes: Attributes) -> Geometry:
+    input, offset, mask, weight, bias = tensors
     batch, in_channels, *in_size = _dimensions("input", input, 4, "[N, C_in, H, W]")
     offset_shape = _dimensions(
         "offset", offset, 4, "[N, 2 * offset_groups * kh * kw, H_out, W_out]"
@@ -331,3 +369,42 @@ def _check_mask_channels(
 def _check_bias(length: Dimension, out_channels: Dimension) -> None:
     if None not in (length, out_channels) and length != out_channels:
         raise ValueError(f"bias.shape[0] must be weight.shape[0] = {out_channels}, got {length}")
+
+
+# A hint must not lead astray: a mistake is named only where the call would be valid without it.
+
+
+def _hint(tensors: Tensors, attributes: Attributes) -> str:
+    """What to do about a refused call, or nothing."""
+    for mended, mend in (*_split(tensors), *_channels_first(tensors)):
+        try:
+            _check_shapes(mended, attributes)
+        except ValueError:
+            continue
+        return f"; {mend}"
+    return ""
+
+
+def _split(tensors: Tensors) -> Iterator[tuple[Tensors, str]]:
+    """The call with the offsets alone, if its offset holds the masks too."""
+    given = [info.shape for info in (tensors.offset, tensors.mask) if info is not None]
+    if all(map(_is_image, given)) and given[0][1] % 3 == 0:
+        batch, channels, *size = given[0]
+        offset = tensors.offset._replace(shape=(batch, channels // 3 * 2, *size))
+        yield tensors._replace(offset=offset), _SPLIT
+
+
+def _channels_first(tensors: Tensors) -> Iterator[tuple[Tensors, str]]:
+    """The call with its input, or all images, transposed, if they are [N, H, W, C]."""
+    images = {name: info for name, info in zip(("input", "offset", "mask"), tensors) if info}
+    if not all(_is_image(info.shape) for info in images.values()):
+        return
+    for names in (["input"], list(images)):
+        transposed = {name: _transposed(images[name]) for name in names}
+        mend = ", ".join(f"{name}.transpose(0, 3, 1, 2)" for name in names)
+        yield tensors._replace(**transposed), f"it looks like [N, H, W, C]: pass {mend}"
+
+
+def _transposed(info: TensorInfo) -> TensorInfo:
+    batch, height, width, channels = info.shape
+    return info._replace(shape=(batch, channels, height, width))

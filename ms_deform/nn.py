@@ -3,15 +3,29 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import weakref
 
 from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import HeUniform, Uniform, initializer
 
 from ms_deform.backends import check_name
 from ms_deform.geometry import constant_int, constant_ints, errors_of
+from ms_deform.hints import is_foreign_array, must_be_tensor, name_layer
 from ms_deform.keywords import answers_foreign_keywords
 from ms_deform.ops import convolve
+
+
+class _Itself:
+    """A weak reference to the layer, from which an error can tell its name in the network.
+
+    Not a property, which graph mode would compile. What a layer is called is settled only when all
+    of the network is made, and to ask its Parameter takes longer than a good call has to spare.
+    """
+
+    def __get__(self, layer: nn.Cell | None, owner: type) -> weakref.ref[nn.Cell] | _Itself:
+        return self if layer is None else weakref.ref(layer)
 
 
 class DeformConv2d(nn.Cell):
@@ -102,6 +116,8 @@ class DeformConv2d(nn.Cell):
         (2, 3, 10, 12)
     """
 
+    itself = _Itself()
+
     @answers_foreign_keywords
     def __init__(
         self,
@@ -140,6 +156,26 @@ class DeformConv2d(nn.Cell):
             raise ValueError(f"'{name}' must be divisible by groups = {self.groups}, got {value}")
         return channels
 
+    def __call__(self, *args: object, **kwargs: object) -> Tensor:
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            self._explain(error, args, kwargs)
+            raise
+
+    def _explain(
+        self, error: TypeError, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        """Raises a plainer error where an argument is another library's array."""
+        if str(error).startswith(self.caller):
+            return
+        given = inspect.signature(self.construct).bind_partial(*args, **kwargs).arguments
+        for name, value in given.items():
+            if is_foreign_array(value):
+                plain = TypeError(f"{self.caller}: {must_be_tensor(repr(name), value, name)}")
+                name_layer(plain, self.caller, self.itself)
+                raise plain from error
+
     def construct(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.deform_conv(input, offset, mask, self.weight, self.bias)
 
@@ -170,6 +206,7 @@ class DeformConv2d(nn.Cell):
             self.caller,
             self.backend,
             self.training,
+            self.itself,
         )
 
     def extend_repr(self) -> str:

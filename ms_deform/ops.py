@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from mindspore import Tensor, get_current_device
+from mindspore import Tensor, get_current_device, nn
 from mindspore import dtype as mstype
 from mindspore._c_expression.amp import get_curr_amp_strategy
 from mindspore.common.dtype import Type
@@ -17,6 +17,7 @@ from ms_deform.backends.aot import placeholder
 from ms_deform.backends.interface import Call
 from ms_deform.determinism import is_deterministic
 from ms_deform.geometry import TensorInfo, check_geometry, errors_of
+from ms_deform.hints import must_be_tensor, name_layer, order_of_arguments
 
 
 def deform_conv2d(
@@ -126,11 +127,13 @@ def convolve(
     caller: str = "deform_conv2d",
     backend: str | None = None,
     training: bool = True,
+    layer: Callable[[], nn.Cell] | None = None,
 ) -> Tensor:
     """`deform_conv2d`, for a caller whose name errors are to tell.
 
     backend: the name of one; None: the one that `set_backend` chose.
     training: whether gradients may be asked for. They are right if it is False too, but slower.
+    layer: a weak reference to the layer that calls, whose place in its network errors tell.
     """
     run, prepared = _prepare(
         (
@@ -144,6 +147,7 @@ def convolve(
         caller,
         backend,
         training,
+        layer,
     )
     return run(prepared, input, offset, mask, weight, bias)
 
@@ -161,22 +165,27 @@ def _prepare(
     caller: str,
     backend: str | None,
     training: bool,
+    layer: Callable[[], nn.Cell] | None,
 ) -> tuple[Callable[..., Tensor], tuple[object, ...]]:
     """A backend's `run` for the checked call, and what it needs beside the tensors."""
-    tensors = _described_tensors(described, caller)
-    constants = tuple([tuple(item) if isinstance(item, list) else item for item in constants])
-    call = _checked_call(
-        tensors,
-        _differ_in_dtype(tensors) and _mixed_precision_casts(),
-        constants,
-        repr(constants),
-        get_current_device().device_target,
-        is_deterministic(),
-        caller,
-        training,
-    )
-    chosen = choose_backend(call, backend)
-    return chosen.run, chosen.prepare(call)
+    try:
+        tensors = _described_tensors(described, caller)
+        constants = tuple([tuple(item) if isinstance(item, list) else item for item in constants])
+        call = _checked_call(
+            tensors,
+            _differ_in_dtype(tensors) and _mixed_precision_casts(),
+            constants,
+            repr(constants),
+            get_current_device().device_target,
+            is_deterministic(),
+            caller,
+            training,
+        )
+        chosen = choose_backend(call, backend)
+        return chosen.run, chosen.prepare(call)
+    except Exception as error:
+        name_layer(error, caller, layer)
+        raise
 
 
 # Bounded: data of ever new sizes must not fill the memory. The constants' text is a part of the key
@@ -208,7 +217,8 @@ def _described_tensors(
         if not absent and not (
             isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Type)
         ):
-            raise TypeError(f"{caller}: '{name}' must be a Tensor, got {type(value).__name__}")
+            order = order_of_arguments(caller, value) if name in ("bias", "mask") else ""
+            raise TypeError(f"{caller}: {must_be_tensor(repr(name), value, name)}{order}")
     return described
 
 

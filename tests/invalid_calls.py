@@ -13,14 +13,17 @@ import numpy as np
 
 
 class InvalidShapes(NamedTuple):
-    """Shapes that replace those of the valid call."""
+    """Shapes that replace those of the valid call; None: the argument is left out."""
 
     message: str  # a regular expression
-    shapes: dict[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...] | None]
     constants: Mapping[str, Any] = MappingProxyType({})
 
-    def tensors(self) -> dict[str, ms.Tensor]:
-        return {name: ms.Tensor(np.zeros(shape, np.float32)) for name, shape in self.shapes.items()}
+    def tensors(self) -> dict[str, ms.Tensor | None]:
+        return {
+            name: None if shape is None else ms.Tensor(np.zeros(shape, np.float32))
+            for name, shape in self.shapes.items()
+        }
 
 
 # The valid call: input (2, 4, 7, 9), offset (2, 36, 7, 9), weight (6, 2, 3, 3), bias (6,),
@@ -128,5 +131,100 @@ INVALID_CONSTANTS = {
         TypeError,
         r"'stride' must be .*; a Tensor or a variable cannot be used",
         {"stride": ms.Tensor(2)},
+    ),
+}
+
+# What every hint at the mistake behind wrong shapes begins with.
+HINT = "it looks like "
+
+_MASKS_TOO = HINT + "offsets and masks in one tensor: split that of mmcv's conv_offset by `o1, o2"
+_CHANNELS_LAST = HINT + r"\[N, H, W, C\]: pass input.transpose\(0, 3, 1, 2\)"
+_ANY = r"\.transpose\(0, 3, 1, 2\)"
+
+# Refused calls with a mistake that is plain from the shapes, and so has a hint.
+PLAIN_MISTAKES = {
+    "masks in an offset of one group": InvalidShapes(
+        rf"offset.shape\[1\] must be a positive multiple of .* = 18, got 27; {_MASKS_TOO}",
+        {"offset": (2, 27, 7, 9), "mask": None},
+    ),
+    "masks in an offset of two groups": InvalidShapes(
+        rf"must be a multiple of the offset groups = .* = 3, got 4; {_MASKS_TOO}",
+        {"offset": (2, 54, 7, 9), "mask": None},
+    ),
+    "masks in the offset, and given too": InvalidShapes(
+        rf"must be a multiple of the offset groups = .* = 3, got 4; {_MASKS_TOO}",
+        {"offset": (2, 54, 7, 9)},
+    ),
+    "masks in an offset that could be without, and given too": InvalidShapes(
+        rf"mask.shape\[1\] is not valid: .* = 54, got 36; {_MASKS_TOO}",
+        {"input": (2, 12, 7, 9), "offset": (2, 108, 7, 9), "mask": (2, 36, 7, 9)},
+    ),
+    "channels last in the input": InvalidShapes(
+        rf"weight.shape\[1\] = C_in / groups, got 7 and 2; {_CHANNELS_LAST}$",
+        {"input": (2, 7, 9, 4)},
+    ),
+    "channels last in input and offset": InvalidShapes(
+        rf"weight.shape\[1\] = C_in / groups, got 7 and 2; {_CHANNELS_LAST}, offset{_ANY}$",
+        {"input": (2, 7, 9, 4), "offset": (2, 7, 9, 36), "mask": None},
+    ),
+    "channels last in input, offset and mask": InvalidShapes(
+        rf"got 7 and 2; {_CHANNELS_LAST}, offset{_ANY}, mask{_ANY}$",
+        {"input": (2, 7, 9, 4), "offset": (2, 7, 9, 36), "mask": (2, 7, 9, 18)},
+    ),
+    "channels last where height fits too": InvalidShapes(
+        rf"offset.shape\[2:\] must be the output size \(9, 4\), got \(8, 9\); {_CHANNELS_LAST}$",
+        {
+            "input": (2, 8, 9, 4),
+            "offset": (2, 36, 8, 9),
+            "mask": (2, 18, 8, 9),
+            "weight": (8, 2, 3, 3),
+            "bias": (8,),
+        },
+    ),
+    "mmcv's order": InvalidShapes(
+        r"'bias' must be a 1-D tensor \[C_out\], got shape \(6, 2, 3, 3\); "
+        rf"{HINT}mmcv's order of arguments, here it is deform_conv2d\(input, offset, weight, bias, "
+        r"stride, padding, dilation, mask\)",
+        {"weight": (2, 18, 7, 9), "bias": (6, 2, 3, 3), "mask": None},
+    ),
+}
+
+# Refused calls that are nearly of that kind: what is wrong with them is not plain.
+NEAR_MISSES = {
+    "an offset of three groups, with its mask": InvalidShapes(
+        r"must be a multiple of the offset groups = .* = 3, got 4",
+        {"offset": (2, 54, 7, 9), "mask": (2, 27, 7, 9)},
+    ),
+    "a mask of three groups for the offset": InvalidShapes(
+        r"offset.shape\[1\] must be a positive multiple of .* = 18, got 27",
+        {"offset": (2, 27, 7, 9), "mask": (2, 54, 7, 9)},
+    ),
+    "three times as many channels as nothing here has": InvalidShapes(
+        r"offset.shape\[1\] must be a positive multiple of .* = 18, got 51",
+        {"offset": (2, 51, 7, 9), "mask": None},
+    ),
+    "masks in an offset whose groups do not divide the channels": InvalidShapes(
+        r"offset.shape\[1\] must be a positive multiple of .* = 18, got 81",
+        {"offset": (2, 81, 7, 9), "mask": None},
+    ),
+    "masks in an offset of another size": InvalidShapes(
+        r"offset.shape\[1\] must be a positive multiple of .* = 18, got 27",
+        {"offset": (2, 27, 7, 8), "mask": None},
+    ),
+    "an image as wide as the weight has channels": InvalidShapes(
+        r"weight.shape\[1\] = C_in / groups, got 3 and 2",
+        {"input": (2, 3, 7, 4)},
+    ),
+    "channels last in the offset only": InvalidShapes(
+        r"offset.shape\[1\] must be a positive multiple of .* = 18, got 7",
+        {"offset": (2, 7, 9, 36), "mask": None},
+    ),
+    "a bias like a kernel": InvalidShapes(
+        r"'bias' must be a 1-D tensor \[C_out\], got shape \(6, 2, 3, 3\)",
+        {"bias": (6, 2, 3, 3)},
+    ),
+    "a weight like a mask of another kernel than the bias": InvalidShapes(
+        r"weight.shape\[1\] = C_in / groups, got 4 and 18",
+        {"weight": (2, 18, 7, 9), "bias": (6, 2, 3, 5), "mask": None},
     ),
 }

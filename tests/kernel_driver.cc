@@ -3,7 +3,8 @@
 // under sanitizers, on emulated machines, and with shapes that MindSpore itself would not pass on.
 //
 //   kernel_driver infer INPUT OFFSET MASK WEIGHT BIAS STRIDE PADDING DILATION [CALLER]
-//     prints the inferred output shape or the error; shapes as 2,4,7,9, unknown rank as -2
+//     prints the inferred output shape or the error; shapes as 2,4,7,9, unknown rank as -2, MASK
+//     and BIAS - if there is none
 //   kernel_driver sweep SEED COUNT
 //     runs random geometries, hostile offsets among them, in every dtype; every output must be
 //     written, and nothing else touched (buffers have exactly the size of their tensors)
@@ -97,9 +98,12 @@ struct ShapeArguments {
 int Infer(char** arguments, const char* caller) {
   std::vector<Shape> inputs;
   for (int i = 0; i < 5; ++i) {
-    inputs.push_back(ParseShape(arguments[i]));
+    const bool absent = std::strcmp(arguments[i], "-") == 0;
+    inputs.push_back(absent ? Shape{1} : ParseShape(arguments[i]));
   }
   Extra extra;
+  extra.use_mask = std::strcmp(arguments[2], "-") != 0;
+  extra.use_bias = std::strcmp(arguments[4], "-") != 0;
   extra.stride = ParseShape(arguments[5]);
   extra.padding = ParseShape(arguments[6]);
   extra.dilation = ParseShape(arguments[7]);

@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from invalid_calls import INVALID_CONSTANTS, INVALID_SHAPES
+from invalid_calls import HINT, INVALID_CONSTANTS, INVALID_SHAPES
 from ms_deform import DeformConv2d, deform_conv2d
 from ms_deform.backends import aot
 from networks import Call, call_tensors
@@ -37,8 +37,9 @@ def no_kernel_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", INVALID_SHAPES.values(), ids=INVALID_SHAPES.keys())
 def test_shapes_that_do_not_fit(case):
-    with pytest.raises(ValueError, match=case.message):
+    with pytest.raises(ValueError, match=case.message) as refused:
         call(case.constants, **case.tensors())
+    assert HINT not in str(refused.value)
 
 
 @pytest.mark.parametrize("case", INVALID_CONSTANTS.values(), ids=INVALID_CONSTANTS.keys())
@@ -83,12 +84,6 @@ def test_unsupported_dtypes_are_named(dtype):
     tensors = {name: tensor.astype(dtype) for name, tensor in call_tensors().items()}
     with pytest.raises(TypeError, match=f"dtype must be one of .*, got input: {dtype}"):
         call({}, **tensors)
-
-
-def test_an_array_where_a_tensor_belongs():
-    tensors = call_tensors()
-    with pytest.raises(TypeError, match="'input' must be a Tensor, got ndarray"):
-        deform_conv2d(np.zeros((2, 4, 7, 9), np.float32), tensors["offset"], tensors["weight"])
 
 
 @pytest.mark.parametrize("name", ("input", "offset", "weight"))

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/geometry.h"
 
+#include <algorithm>
 #include <limits>
+#include <stdexcept>
 
 #include "common/fail.h"
 
@@ -23,6 +25,11 @@ bool Known(int64_t dimension) { return dimension != kUnknownDimension; }
 bool Known(int64_t first, int64_t second) { return Known(first) && Known(second); }
 
 int64_t FirstKnown(int64_t first, int64_t second) { return Known(first) ? first : second; }
+
+// Whether all is known of a shape, and it has four dimensions.
+bool IsImage(const Shape& shape) {
+  return shape.size() == 4 && std::count(shape.begin(), shape.end(), kUnknownDimension) == 0;
+}
 
 // One axis of an input.
 struct Axis {
@@ -48,6 +55,20 @@ class Checks {
       Fail("'", name, "' must be a ", rank, "-D tensor ", layout, ", got shape ", ToString(shape));
     }
     return shape;
+  }
+
+  // mmcv has mask and weight where weight and bias belong here.
+  void Order(const Shape& offset, const Shape& weight, const Shape& bias) const {
+    if (!IsImage(weight) || !IsImage(bias)) {
+      return;
+    }
+    const Shape mask_like = {weight[0], 2 * weight[1], weight[2], weight[3]};
+    const int64_t taps = bias[2] * bias[3];
+    if (mask_like == offset && taps > 0 && weight[1] % taps == 0) {
+      Fail("'bias' must be a 1-D tensor [C_out], got shape ", ToString(bias),
+           "; it looks like mmcv's order of arguments, here it is deform_conv2d(input, offset, ",
+           "weight, bias, stride, padding, dilation, mask)");
+    }
   }
 
   void Weight(int64_t in_channels, const Shape& weight) const {
@@ -139,9 +160,7 @@ class Checks {
   const std::string& caller_;
 };
 
-}  // namespace
-
-Shape InferOutputShape(const InputShapes& shapes, const Attributes& attributes) {
+Shape CheckedOutputShape(const InputShapes& shapes, const Attributes& attributes) {
   const Checks checks(attributes.caller);
   const Shape input = checks.Rank("input", shapes.input, 4, "[N, C_in, H, W]");
   const Shape offset =
@@ -175,6 +194,64 @@ Shape InferOutputShape(const InputShapes& shapes, const Attributes& attributes) 
     }
   }
   return output;
+}
+
+bool IsValid(const InputShapes& shapes, const Attributes& attributes) {
+  try {
+    CheckedOutputShape(shapes, attributes);
+    return true;
+  } catch (const std::invalid_argument&) {
+    return false;
+  }
+}
+
+Shape Transposed(const Shape& shape) { return {shape[0], shape[3], shape[1], shape[2]}; }
+
+// What to do about a refused call, or nothing. A hint must not lead astray: a mistake is named only
+// where the call would be valid without it.
+std::string Hint(const InputShapes& shapes, const Attributes& attributes) {
+  if (!IsImage(shapes.offset) || (attributes.use_mask && !IsImage(shapes.mask))) {
+    return "";
+  }
+  InputShapes split = shapes;
+  split.offset[1] = shapes.offset[1] / 3 * 2;
+  if (shapes.offset[1] % 3 == 0 && IsValid(split, attributes)) {
+    return "; it looks like offsets and masks in one tensor: split that of mmcv's conv_offset by "
+           "`o1, o2, mask = ops.chunk(offset, 3, axis=1)`, `offset = ops.cat((o1, o2), axis=1)`, "
+           "`mask = ops.sigmoid(mask)`, that of ops.deformable_conv2d by "
+           "`offset, mask = ms_deform.unpack_offset(offset)`";
+  }
+  if (!IsImage(shapes.input)) {
+    return "";
+  }
+  const std::string mend = "; it looks like [N, H, W, C]: pass input.transpose(0, 3, 1, 2)";
+  InputShapes transposed = shapes;
+  transposed.input = Transposed(shapes.input);
+  if (IsValid(transposed, attributes)) {
+    return mend;
+  }
+  transposed.offset = Transposed(shapes.offset);
+  if (attributes.use_mask) {
+    transposed.mask = Transposed(shapes.mask);
+  }
+  if (IsValid(transposed, attributes)) {
+    return mend + ", offset.transpose(0, 3, 1, 2)" +
+           (attributes.use_mask ? ", mask.transpose(0, 3, 1, 2)" : "");
+  }
+  return "";
+}
+
+}  // namespace
+
+Shape InferOutputShape(const InputShapes& shapes, const Attributes& attributes) {
+  if (attributes.use_bias) {
+    Checks(attributes.caller).Order(shapes.offset, shapes.weight, shapes.bias);
+  }
+  try {
+    return CheckedOutputShape(shapes, attributes);
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(error.what() + Hint(shapes, attributes));
+  }
 }
 
 Geometry MakeGeometry(const InputShapes& shapes, const Attributes& attributes) {

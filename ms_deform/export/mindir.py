@@ -15,6 +15,7 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 
 from ms_deform.backends import check_soc, composition, forced_backend
 from ms_deform.backends.ai_core_layout import Target
+from ms_deform.hints import check_inputs
 from ms_deform.install import ai_core
 
 # Of each dtype, relative to the largest value of an output: how far the file may be from the
@@ -88,11 +89,7 @@ def export_mindir(
         >>> path.endswith("/net.mindir")
         True
     """
-    for position, tensor in enumerate(inputs):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"export_mindir: input {position} must be a Tensor, got {type(tensor).__name__}"
-            )
+    check_inputs("export_mindir", inputs)
     target = Target(check_soc("export_mindir: 'soc'", soc), ai_core.GRAPH_ENGINE, training=False)
     path = Path(file_name)
     path = path if path.suffix == ".mindir" else path.with_name(f"{path.name}.mindir")

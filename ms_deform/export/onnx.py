@@ -17,6 +17,7 @@ from mindspore import Tensor, get_current_device, nn, ops
 from ms_deform.backends import aot, forced_backend
 from ms_deform.backends.interface import Call
 from ms_deform.geometry import Geometry
+from ms_deform.hints import check_inputs
 from ms_deform.install.library import LIBRARY_TARGETS
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def export_onnx(
 
     Raises:
         ImportError: If the package onnx is missing.
+        TypeError: If an input is not a Tensor.
         ValueError: If `opset_version` is neither 19 nor 22.
         RuntimeError: If the network holds an operator that ONNX does not have, or the device target
             is Ascend.
@@ -109,6 +111,7 @@ def export_onnx(
         >>> path.endswith("/net.onnx")
         True
     """
+    check_inputs("export_onnx", inputs)
     try:
         import onnx
     except ImportError as error:
