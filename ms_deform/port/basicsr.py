@@ -256,6 +256,7 @@ class SecondOrderDeformableAlignment(GroupedDeformConv2d):
                     f"{self.deform_groups}"
                 )
         self.max_residue_magnitude = max_residue_magnitude
+        self.tanh = _Tanh()
         self.conv_offset = nn.SequentialCell(
             _conv3x3(3 * out_channels + 4, out_channels),
             _LeakyReLU(),
@@ -270,13 +271,27 @@ class SecondOrderDeformableAlignment(GroupedDeformConv2d):
         predicted = self.conv_offset(ops.cat((extra_feat, flow_1, flow_2), 1))
         residue, mask = offset_and_mask(predicted)
         flows = ops.cat((self._offsets_of(flow_1), self._offsets_of(flow_2)), 1)
-        offset = flows + self.max_residue_magnitude * _tanh(residue)
+        offset = flows + self.max_residue_magnitude * self.tanh(residue)
         return self.deform_conv(x, offset, mask, self.weight, self.bias)
 
     def _offsets_of(self, flow: Tensor) -> Tensor:
         """A flow, x before y, as the offsets of half of the offset groups, each with 9 taps."""
         along_x, along_y = ops.chunk(flow, 2, 1)
         return ops.tile(ops.cat((along_y, along_x), 1), (1, 9 * self.deform_groups // 2, 1, 1))
+
+
+# Cells, not functions: mixed precision O1 compiles a copy of a layer's class, which may not see the
+# functions of its module.
+class _Tanh(nn.Cell):
+    """The hyperbolic tangent to float32's rounding, by that of half the argument.
+
+    MindSpore's float32 kernel for CPUs sets it to 1 from 5 on, off by 1e-4; the formula leaves of
+    an error there its square.
+    """
+
+    def construct(self, x: Tensor) -> Tensor:
+        half = ops.tanh(0.5 * x)
+        return 2 * half / (1 + half * half)
 
 
 class _LeakyReLU(nn.Cell):
@@ -288,13 +303,3 @@ class _LeakyReLU(nn.Cell):
 
 def _conv3x3(in_channels: int, out_channels: int, **init: str) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, pad_mode="pad", padding=1, has_bias=True, **init)
-
-
-def _tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent to float32's rounding, by that of half the argument.
-
-    MindSpore's float32 kernel for CPUs sets it to 1 from 5 on, off by 1e-4; the formula leaves of
-    an error there its square.
-    """
-    half = ops.tanh(0.5 * x)
-    return 2 * half / (1 + half * half)
