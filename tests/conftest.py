@@ -135,8 +135,7 @@ def pynative() -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=["aot", "composition"])
 def backend(request: pytest.FixtureRequest, device: str) -> Iterator[str]:
-    name, _, soc = request.param.partition(" for ")
-    with set_backend(name, soc=soc or None):
+    with set_backend(request.param):
         yield request.param
 
 
