@@ -73,9 +73,7 @@ def runs_on_device(item: pytest.Item) -> bool:
     if not ON_GPU_STAND_IN:
         return True
     # MindSpore's own kernels of the composition have no stand-in.
-    suits = params.get("device") == "GPU" and not params.get("backend", "").startswith(
-        "composition"
-    )
+    suits = params.get("device") == "GPU" and params.get("backend") != "composition"
     return suits and not item.get_closest_marker("not_on_gpu_stand_in")
 
 
