@@ -23,6 +23,7 @@ import gpu_stand_in
 from cuda_emulation import build_emulated
 from kernel_driver import Driver, build_driver, cross_driver
 from kernels import Kernels, cpu_targets, cuda_kernels, emulated_kernels, native_kernels
+from ms_deform import backends
 from ms_deform.backends import set_backend
 from ms_deform.install.library import LIBRARY_TARGETS, LibraryError, find_library
 
@@ -129,6 +130,15 @@ def pynative() -> Iterator[str]:
     """For tests that look at calls from Python."""
     with in_mode("pynative") as name:
         yield name
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that the choice of a backend writes to MindSpore's log."""
+    lines: list[str] = []
+    monkeypatch.setattr(backends.log, "warning", lines.append)
+    backends._log_once.cache_clear()
+    return lines
 
 
 @pytest.fixture(scope="module", params=["aot", "composition"])

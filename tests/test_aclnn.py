@@ -319,14 +319,6 @@ def usable(monkeypatch, graph_mode):
     monkeypatch.setattr(aclnn, "aclnn_obstacle", lambda soc: None)
 
 
-@pytest.fixture
-def logged(monkeypatch) -> list[str]:
-    lines = []
-    monkeypatch.setattr(backends.log, "warning", lines.append)
-    backends._log_once.cache_clear()
-    return lines
-
-
 # The one line, however often it holds.
 IN_GRAPH_MODE_ONLY = "deform_conv2d: the composition instead of aclnn, which needs graph mode"
 

@@ -329,14 +329,6 @@ def called(row: Row, training: bool = True) -> Call:
 
 
 @pytest.fixture
-def logged(monkeypatch) -> list[str]:
-    lines = []
-    monkeypatch.setattr(backends.log, "warning", lines.append)
-    backends._log_once.cache_clear()
-    return lines
-
-
-@pytest.fixture
 def on_soc(monkeypatch):
     def choose_soc(soc: str) -> None:
         monkeypatch.setattr(composition, "soc_version", lambda: soc)

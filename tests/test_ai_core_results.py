@@ -44,6 +44,15 @@ def laid_out(soc: str):
         yield
 
 
+@pytest.fixture
+def canns_operators(monkeypatch):
+    """CANN's DeformableOffsets in the place of MindSpore's."""
+    monkeypatch.setattr(composition, "DeformableOffsets", cann_operators.DeformableOffsets)
+    composition._laid_out.cache_clear()
+    yield
+    composition._laid_out.cache_clear()
+
+
 # Zero offsets and padding put samples exactly on -1.
 ON_BORDERS = Geometry(kernel=(3, 3), padding=(2, 2), offset_scale=0.0, size=(4, 5))
 
@@ -127,17 +136,13 @@ def test_a_graph_takes_any_batch_size(soc: str) -> None:
     [ON_BORDERS, *(GRID[name] for name in ("no mask", "7x5 kernel", "strided and dilated"))],
     ids=["on borders", "no mask", "7x5 kernel", "strided and dilated"],
 )
-def test_so_it_does_on_canns_operators(geometry: Geometry, soc: str, monkeypatch) -> None:
+@pytest.mark.usefixtures("canns_operators")
+def test_so_it_does_on_canns_operators(geometry: Geometry, soc: str) -> None:
     if soc == "Ascend950":
         # Its operators take several offset groups; the double has one.
         geometry = Geometry(**{**geometry.__dict__, "offset_groups": 1})
-    monkeypatch.setattr(composition, "DeformableOffsets", cann_operators.DeformableOffsets)
-    composition._laid_out.cache_clear()
-    try:
-        with set_backend("composition", soc=soc):
-            assert_equals_the_reference(geometry, 3, "float32")
-    finally:
-        composition._laid_out.cache_clear()
+    with set_backend("composition", soc=soc):
+        assert_equals_the_reference(geometry, 3, "float32")
 
 
 @in_pynative
@@ -182,17 +187,13 @@ def test_a_nan_offset_spoils_only_its_pixel(use_mask: bool) -> None:
 
 
 @in_pynative
-def test_a_nan_offset_spoils_its_pixel_on_canns_operators_too(monkeypatch) -> None:
+@pytest.mark.usefixtures("canns_operators")
+def test_a_nan_offset_spoils_its_pixel_on_canns_operators_too() -> None:
     problem = problem_of(GRID["torchvision's own"], "float32")
     problem["offset"][0, 0, 1, 2] = np.nan
     problem.pop("grad_output")
-    monkeypatch.setattr(composition, "DeformableOffsets", cann_operators.DeformableOffsets)
-    composition._laid_out.cache_clear()
-    try:
-        with set_backend("composition", soc="Ascend910A"):
-            output = operator_under_test.forward(problem, "float32")
-    finally:
-        composition._laid_out.cache_clear()
+    with set_backend("composition", soc="Ascend910A"):
+        output = operator_under_test.forward(problem, "float32")
     expected = reference.deform_conv2d(**problem)
     np.testing.assert_array_equal(np.isnan(output), np.isnan(expected))
 

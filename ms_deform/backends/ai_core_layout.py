@@ -40,8 +40,8 @@ class Layout(NamedTuple):
     operator: str
     image_groups: int  # offset groups in the batch: all, or 1
     channels: int  # those of the input, then zeros
-    first: tuple[int, int] = (0, 0)  # rows of zeros above the input, columns to its left
-    size: Size = (0, 0)  # with the zeros above, below, left and right
+    first: tuple[int, int]  # rows of zeros above the input, columns to its left
+    size: Size  # with the zeros above, below, left and right
 
 
 # Bounded: data of ever new sizes must not fill the memory.

@@ -79,12 +79,11 @@ def _limit(name: str, got: str) -> str:
 
 def off_ai_core(call: Call) -> str | None:
     """Why the call's sampling, or its gradient, may leave the AI Core of the device, if it may."""
-    if call.device_target != "Ascend":
-        return None
     target = _device(call)
-    if target is None:
-        return f"no rules are known of the AI Core of {soc_version()!r}"
-    return ai_core_layout.choose(call.geometry, target)[1]
+    if target is not None:
+        return ai_core_layout.choose(call.geometry, target)[1]
+    on_ascend = call.device_target == "Ascend"
+    return f"no rules are known of the AI Core of {soc_version()!r}" if on_ascend else None
 
 
 def soc_version() -> str:

@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import NamedTuple
 
 DEFORMABLE_OFFSETS = "DeformableOffsets"
@@ -74,7 +75,7 @@ _SLIDE_WINDOW_CHANNELS = 32
 _FULL_LOAD_ELEMENTS = 20480
 
 
-def _blocks(product: Product, sampling: Sampling) -> str | None:
+def _blocks(sampling: Sampling) -> str | None:
     if sampling.channels // sampling.offset_groups % _BLOCK:
         return (
             f"takes channels of an offset group in blocks of {_BLOCK}, got "
@@ -107,14 +108,14 @@ def _tbe_forward(product: Product, sampling: Sampling) -> str | None:
         return f"takes {least} channels or more{batch}, got {sampling.channels}"
     channels, kernel_width = sampling.channels, sampling.kernel_size[1]
     step = kernel_width * channels + _packed_channels(sampling)
-    return _blocks(product, sampling) or _segment(product, 4 * channels, step)
+    return _blocks(sampling) or _segment(product, 4 * channels, step)
 
 
 def _tbe_gradient(product: Product, sampling: Sampling) -> str | None:
     """Source 1."""
     group = sampling.channels // sampling.offset_groups
     step = 2 * _packed_channels(sampling)
-    return _blocks(product, sampling) or _segment(product, (9 + 3) * group, step)
+    return _blocks(sampling) or _segment(product, (9 + 3) * group, step)
 
 
 def _aclnn_forward(product: Product, sampling: Sampling) -> str | None:
@@ -171,6 +172,8 @@ PRODUCTS = (
 )
 
 
+# Asked for by every call on Ascend.
+@cache
 def product_of(soc: str) -> Product | None:
     """The product of a SoC: "Ascend910B4", as CANN names one, or "ascend910b", as MindSpore does.
 
