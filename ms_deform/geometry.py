@@ -107,7 +107,7 @@ def check_geometry(
     stride, padding, dilation = constants
     attributes = Attributes(
         stride=constant_ints("stride", stride, 1, (2,)),
-        padding=_four_sides(constant_ints("padding", padding, 0, (2, 4))),
+        padding=four_sides(constant_ints("padding", padding, 0, (2, 4))),
         dilation=constant_ints("dilation", dilation, 1, (2,)),
         use_mask=mask is not None,
         use_bias=bias is not None,
@@ -157,7 +157,8 @@ def _check_least(name: str, value: object, values: tuple[int, ...], least: int) 
         raise ValueError(f"'{name}' must be at least {least}, got {value}")
 
 
-def _four_sides(padding: tuple[int, ...]) -> tuple[int, int, int, int]:
+def four_sides(padding: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right)"""
     if len(padding) == 2:
         return (padding[0], padding[0], padding[1], padding[1])
     return padding

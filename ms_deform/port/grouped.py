@@ -8,7 +8,7 @@ import math
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 
-from ms_deform.geometry import constant_int, errors_of
+from ms_deform.geometry import constant_int, errors_of, four_sides
 from ms_deform.nn import DeformConv2d
 
 
@@ -51,14 +51,13 @@ class GroupedDeformConv2d(DeformConv2d):
 
         `parts` are 2 for offsets and 3 with a mask.
         """
-        sides = self.padding if len(self.padding) == 4 else [p for p in self.padding for _ in "ab"]
         return nn.Conv2d(
             self.in_channels,
             parts * self.deform_groups * math.prod(self.kernel_size),
             self.kernel_size,
             self.stride,
             pad_mode="pad",
-            padding=tuple(sides),
+            padding=four_sides(self.padding),
             dilation=self.dilation,
             has_bias=True,
             weight_init="zeros",
