@@ -6,26 +6,36 @@
 //   grad_input[corner i, c] += mask * corner weight[i] * grad_column[c]
 //
 // The blocks of the images are worked on in waves. Each block's pixels are cut into bands that add
-// to slabs of their own, which are added up in order: the result has the same bits on any number of
-// threads.
+// to slabs of their own, which are added up in order. One thread works on a band where there are
+// enough of them for all. Otherwise all threads work on all bands in phases: of a phase, each unit
+// of work makes the gradients of some columns, and in the phase after it each row of a gradient
+// slab takes what belongs to it, in the order of the units. The sums have the same order, and the
+// result the same bits, on any number of threads.
 //
 // Scratch: for each block of a wave an image slab, `bands` gradient slabs and its share of the
 // point gradients (cpu/point_gradients.h), together at most kWaveBytes unless a single block needs
 // more; the packed weights; for each thread a tile's grad_output (kTilePixels x outputs) and its
-// columns of one tap and block.
+// columns of one tap and block, and for phases 2 * kThreadUnits units (kUnitTaps such columns and
+// their samples).
 #ifndef MS_DEFORM_CPU_BACKWARD_INPUT_H_
 #define MS_DEFORM_CPU_BACKWARD_INPUT_H_
 
 #include "cpu/point_gradients.h"
-#include "cpu/threads.h"
+#include "cpu/scatter.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
 constexpr int64_t kWaveBytes = 54 << 20;
-// Pieces of work for threads to share, as far as bands can make them.
-constexpr int64_t kPieces = 8;
+// Bands of all blocks, at least, as far as kMostBands can make them.
+constexpr int64_t kBands = 8;
 constexpr int64_t kMostBands = 2;
+// Of a unit: more of them load grad_output less often, fewer make the threads end at one time.
+constexpr int64_t kUnitTaps = 3;
+// Units of a phase for each thread.
+constexpr int64_t kThreadUnits = 4;
+// Pieces that the rows of a gradient slab are cut into for phases.
+constexpr int64_t kRowPieces = 48;
 
 template <typename Real>
 class BackwardInput {
@@ -40,12 +50,14 @@ class BackwardInput {
         points_(call, blocks_),
         slab_size_(blocks_.widest() * SlabPixels(g_)) {
     const int64_t items = Maximum(1, g_.batch * blocks_.count());
-    bands_ = Minimum(kMostBands, CeilDivide(kPieces, items));
+    bands_ = Minimum(kMostBands, CeilDivide(kBands, items));
     while (bands_ > 1 && ItemBytes() > kWaveBytes) {
       --bands_;
     }
     const int64_t fitting = Minimum(items, Maximum(1, kWaveBytes / ItemBytes()));
     wave_ = CeilDivide(items, CeilDivide(items, fitting));
+    const bool phases = !EnoughFor(threads_, wave_) || !EnoughFor(threads_, items % wave_);
+    units_ = phases ? threads_ * kThreadUnits : 0;
   }
 
   void Run() {
@@ -58,11 +70,11 @@ class BackwardInput {
     }
     const Workspace workspace([this](ArrayPlacer* placer) { Place(placer); });
     blocks_.Fill();
-    RunThreads(threads_, [this](Team& team) {
-      PackWeights();
+    RunThreads(threads_, [this](Worker& worker) {
+      PackWeights(&worker);
       const int64_t items = g_.batch * blocks_.count();
       for (int64_t item = 0; item < items; item += wave_) {
-        RunWave(item, Minimum(item + wave_, items), team);
+        RunWave({item, Minimum(item + wave_, items)}, &worker);
       }
     });
   }
@@ -83,11 +95,30 @@ class BackwardInput {
     Real* grad_columns;  // [pixel, column of the block]
   };
 
-  // A slice's slabs of an image, of which the rows are image rows.
-  struct SliceSlabs {
-    const Real* image;
-    Real* grad_image;
-    int64_t row;
+  // The blocks of images, numbered through, that are worked on at a time.
+  struct Wave {
+    int64_t first;
+    int64_t end;
+  };
+
+  // The share of a band: some tiles of an item.
+  struct Band {
+    Item item;
+    Real* grad_slab;
+    int64_t first_tile;  // of the image
+    int64_t tiles;
+  };
+
+  // Where one tap of a slice scatters the gradients of its columns.
+  struct TapScatter {
+    TapSamples<Real> samples;
+    SlabRange corners;
+  };
+
+  // What a unit of a phase leaves behind.
+  struct Unit {
+    Real* grad_columns;    // [tap of the unit, pixel, column of the block]
+    TapScatter* scatters;  // [tap of the unit, slice]
   };
 
   int64_t ItemBytes() const {
@@ -102,15 +133,33 @@ class BackwardInput {
     weights_ = placer->Place<Real>(blocks_.packed() * g_.taps * g_.group_out_channels);
     grad_outputs_ = placer->Place<Real>(threads_ * GradOutputSize());
     grad_columns_ = placer->Place<Real>(threads_ * ColumnsSize());
+    unit_columns_ = placer->Place<Real>(2 * units_ * kUnitTaps * ColumnsSize());
+    scatters_ = placer->Place<TapScatter>(2 * units_ * kUnitTaps * blocks_.most_slices());
+  }
+
+  // Whether one thread for each band of so many items keeps all threads busy.
+  bool EnoughFor(int64_t threads, int64_t items) const {
+    const int64_t bands = items * bands_;
+    return bands % threads == 0 || bands >= 4 * threads;
   }
 
   int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
   int64_t ColumnsSize() const { return kTilePixels * blocks_.widest(); }
 
-  Item ItemAt(int64_t first, int64_t index) const {
-    const int64_t slot = index - first;
+  Item ItemAt(const Wave& wave, int64_t index) const {
+    const int64_t slot = index - wave.first;
     return {index / blocks_.count(), &blocks_[index % blocks_.count()], slot,
             slabs_ + slot * slab_size_, grad_slabs_ + slot * bands_ * slab_size_};
+  }
+
+  int64_t BandsOf(const Wave& wave) const { return (wave.end - wave.first) * bands_; }
+
+  Band BandAt(const Wave& wave, int64_t index) const {
+    const Item item = ItemAt(wave, wave.first + index / bands_);
+    const int64_t band = index % bands_;
+    const int64_t tiles = TilesPerImage(g_);
+    const int64_t first = band * tiles / bands_;
+    return {item, item.grad_slabs + band * slab_size_, first, (band + 1) * tiles / bands_ - first};
   }
 
   // For each member of a block and each tap a packed matrix, with a row for each output of the
@@ -121,101 +170,256 @@ class BackwardInput {
                           g_.group_out_channels;
   }
 
-  // Shared out among the threads.
-  void PackWeights() const {
-    VisitStorage<Real>(call_.dtype, call_.inputs.weight, [this](const auto* weight) {
-#pragma omp for schedule(dynamic) nowait
-      for (int64_t index = 0; index < blocks_.count(); ++index) {
-        const ChannelBlock& block = blocks_[index];
-        if (HasEmptyColumns(block)) {
-          FillZeros(WeightsOf(block, 0, 0), block.packed * g_.taps * g_.group_out_channels);
+  // A piece packs a block's weights of one output of each group.
+  void PackWeights(Worker* worker) const {
+    const int64_t outputs = g_.group_out_channels;
+    VisitStorage<Real>(call_.dtype, call_.inputs.weight, [&](const auto* weight) {
+      worker->ShareEvenly(blocks_.count() * outputs, [&](int64_t piece, int64_t end) {
+        for (; piece < end; ++piece) {
+          const ChannelBlock& block = blocks_[piece / outputs];
+          for (int64_t member = 0; member < block.members; ++member) {
+            PackOutput(weight, block, member, piece % outputs);
+          }
         }
-        for (int64_t member = 0; member < block.members; ++member) {
-          VisitRuns<Real>(g_, block, [&](const ChannelRun& run) {
-            WithLanes<Real>(run.width,
-                            [&](auto lanes) { PackRun<lanes>(weight, block, member, run); });
-          });
+      });
+    });
+  }
+
+  template <typename Storage>
+  void PackOutput(const Storage* weight, const ChannelBlock& block, int64_t member,
+                  int64_t output) const {
+    if (HasEmptyColumns(block)) {
+      for (int64_t column = 0; column < block.member_columns; column += PanelWidth<Real>()) {
+        for (int64_t tap = 0; tap < g_.taps; ++tap) {
+          FillZeros(PanelRow(block, member, tap, output, column),
+                    PackedPanelWidth<Real>(block.member_columns, column));
+        }
+      }
+    }
+    const int64_t row = (block.group + member) * g_.group_out_channels + output;
+    VisitRuns<Real>(g_, block, [&](const ChannelRun& run) {
+      const Matrix<const Storage> from = {
+          weight + (row * g_.group_in_channels + run.channel) * g_.taps, g_.taps, run.width,
+          g_.taps};
+      WithLanes<Real>(run.width,
+                      [&](auto lanes) { PackRun<lanes>(from, block, member, output, run.column); });
+    });
+  }
+
+  // from: [channel, tap]
+  template <int kLanes, typename Storage>
+  void PackRun(const Matrix<const Storage>& from, const ChannelBlock& block, int64_t member,
+               int64_t output, int64_t column) const {
+    for (int64_t c = 0; c < from.rows; c += kLanes) {
+      const int64_t panel = (column + c) / PanelWidth<Real>() * PanelWidth<Real>();
+      for (int64_t tap = 0; tap < g_.taps; tap += kLanes) {
+        Vector<Real, kLanes> square[kLanes];
+        LoadSquare<kLanes, Real>(from.From(c, tap), square);
+        for (int64_t t = 0; t < Minimum(kLanes, g_.taps - tap); ++t) {
+          StoreVector<Real, kLanes>(
+              PanelRow(block, member, tap + t, output, panel) + (column + c - panel), square[t]);
+        }
+      }
+    }
+  }
+
+  // The part of an output's packed row that lies in a panel.
+  Real* PanelRow(const ChannelBlock& block, int64_t member, int64_t tap, int64_t output,
+                 int64_t panel) const {
+    return WeightsOf(block, member, tap) + panel * g_.group_out_channels +
+           output * PackedPanelWidth<Real>(block.member_columns, panel);
+  }
+
+  void RunWave(const Wave& wave, Worker* worker) const {
+    LoadRows(wave, worker);
+    worker->Wait();
+    if (EnoughFor(threads_, wave.end - wave.first)) {
+      RunBands(wave, worker);
+    } else {
+      RunPhases(wave, worker);
+    }
+    StoreGradRows(wave, worker);
+    points_.AddShares(wave.first, wave.end, worker);
+    worker->Wait();
+  }
+
+  // Loads the image slabs, and clears the gradient slabs.
+  void LoadRows(const Wave& wave, Worker* worker) const {
+    const int64_t rows = SlabRows(g_);
+    worker->ShareEvenly((wave.end - wave.first) * rows, [&](int64_t piece, int64_t end) {
+      for (; piece < end; ++piece) {
+        const Item item = ItemAt(wave, wave.first + piece / rows);
+        loader_.LoadRow(item.image, *item.block, piece % rows - 1, item.slab);
+        const int64_t row = SlabWidth(g_) * item.block->pitch;
+        for (int64_t band = 0; band < bands_; ++band) {
+          FillZeros(item.grad_slabs + band * slab_size_ + piece % rows * row, row);
         }
       }
     });
   }
 
-  template <int kLanes, typename Storage>
-  void PackRun(const Storage* weight, const ChannelBlock& block, int64_t member,
-               const ChannelRun& run) const {
-    for (int64_t c = 0; c < run.width; c += kLanes) {
-      const int64_t panel = (run.column + c) / PanelWidth<Real>() * PanelWidth<Real>();
-      const int64_t panel_width = PackedPanelWidth<Real>(block.member_columns, panel);
-      for (int64_t output = 0; output < g_.group_out_channels; ++output) {
-        const int64_t row = (block.group + member) * g_.group_out_channels + output;
-        const Matrix<const Storage> from = {
-            weight + (row * g_.group_in_channels + run.channel + c) * g_.taps, g_.taps,
-            run.width - c, g_.taps};
-        const int64_t to =
-            panel * g_.group_out_channels + output * panel_width + (run.column + c - panel);
-        for (int64_t tap = 0; tap < g_.taps; tap += kLanes) {
-          Vector<Real, kLanes> square[kLanes];
-          LoadSquare<kLanes, Real>(from.From(0, tap), square);
-          for (int64_t t = 0; t < Minimum(kLanes, g_.taps - tap); ++t) {
-            StoreVector<Real, kLanes>(WeightsOf(block, member, tap + t) + to, square[t]);
-          }
-        }
+  // Each band by one thread.
+  void RunBands(const Wave& wave, Worker* worker) const {
+    const Memory memory = MemoryOf(worker);
+    worker->Share(BandsOf(wave), {}, [&](int64_t index, int64_t end) {
+      for (; index < end; ++index) {
+        RunBand(BandAt(wave, index), memory);
       }
-    }
+    });
+    worker->Wait();
   }
 
-  // Shared out among the threads.
-  void RunWave(int64_t first, int64_t end, Team& team) const {
-    const int64_t thread = omp_get_thread_num();
-#pragma omp for schedule(static) collapse(2) nowait
-    for (int64_t index = first; index < end; ++index) {
-      for (int64_t y = -1; y < SlabRowsEnd(g_); ++y) {
-        const Item item = ItemAt(first, index);
-        loader_.LoadRow(item.image, *item.block, y, item.slab);
-      }
-    }
-    team.Wait();
-#pragma omp for schedule(dynamic) collapse(2) nowait
-    for (int64_t index = first; index < end; ++index) {
-      for (int64_t band = 0; band < bands_; ++band) {
-        RunBand(
-            ItemAt(first, index), band,
-            {grad_outputs_ + thread * GradOutputSize(), grad_columns_ + thread * ColumnsSize()});
-      }
-    }
-    team.Wait();
-#pragma omp for schedule(static) collapse(2) nowait
-    for (int64_t index = first; index < end; ++index) {
-      for (int64_t y = 0; y < g_.in_height; ++y) {
-        StoreGradRow(ItemAt(first, index), y);
-      }
-    }
-    points_.AddShares(first, end);
-    team.Wait();
+  Memory MemoryOf(const Worker* worker) const {
+    return {grad_outputs_ + worker->thread() * GradOutputSize(),
+            grad_columns_ + worker->thread() * ColumnsSize()};
   }
 
-  void RunBand(const Item& item, int64_t band, const Memory& memory) const {
-    const ChannelBlock& block = *item.block;
-    Real* grad_slab = item.grad_slabs + band * slab_size_;
-    FillZeros(grad_slab, block.pitch * SlabPixels(g_));
+  void RunBand(const Band& band, const Memory& memory) const {
+    const ChannelBlock& block = *band.item.block;
     // Columns without a channel stay 0.
     FillZeros(memory.grad_columns, ColumnsSize());
-    const int64_t tiles = TilesPerImage(g_);
     Tile tile;
-    for (int64_t index = band * tiles / bands_; index < (band + 1) * tiles / bands_; ++index) {
-      SetTile(g_, item.image * tiles + index, &tile);
-      LoadGradOutput(call_, tile, block, memory.grad_output);
+    for (int64_t index = 0; index < band.tiles; ++index) {
+      SetTileOf(band, index, &tile);
+      LoadGradOutput(call_, tile, block, {0, g_.group_out_channels}, memory.grad_output);
       for (int64_t tap = 0; tap < g_.taps; ++tap) {
         GradColumns(tile, block, tap, memory);
-        for (int64_t i = 0; i < block.offset_groups; ++i) {
-          const Slice& slice = blocks_.SlicesOf(block)[i];
-          const Rows<const Real> columns = {memory.grad_columns + slice.column, block.pitch};
-          TapGradients<Real> gradients;
-          RunSlice(tile, slice, tap, columns, SlabsOf(item, slice, grad_slab), &gradients);
-          points_.Take(tile, slice, tap, item.slot, gradients);
-        }
+        VisitSlices(tile, block, memory.grad_columns,
+                    [&](const Slice& slice, auto pitch, const Matrix<const Real>& columns) {
+                      TapPoints<Real> points;
+                      TapSamples<Real> samples;
+                      RunSlice<pitch, true>(tile, band, slice, tap, columns, &points, &samples);
+                    });
       }
     }
+  }
+
+  // In each phase the rows of the gradient slabs take what the units of the phase before made, and
+  // other units are made.
+  void RunPhases(const Wave& wave, Worker* worker) const {
+    const int64_t units = StepsOfBand() * BandsOf(wave);
+    const int64_t phases = CeilDivide(units, units_);
+    for (int64_t phase = 0; phase <= phases; ++phase) {
+      if (phase > 0) {
+        ScatterUnits(wave, phase - 1, worker);
+      }
+      if (phase < phases) {
+        MakeUnits(wave, phase, worker);
+      }
+      worker->Wait();
+    }
+  }
+
+  int64_t UnitsOfTile() const { return CeilDivide(g_.taps, kUnitTaps); }
+  // Of the longest band.
+  int64_t StepsOfBand() const { return CeilDivide(TilesPerImage(g_), bands_) * UnitsOfTile(); }
+
+  // The memory of a unit; phases take turns with two halves of it.
+  Unit UnitAt(int64_t phase, int64_t index) const {
+    const int64_t slot = phase % 2 * units_ + index;
+    return {unit_columns_ + slot * kUnitTaps * ColumnsSize(),
+            scatters_ + slot * kUnitTaps * blocks_.most_slices()};
+  }
+
+  // Units are numbered through the bands first, so that a phase has some of every band.
+  void MakeUnits(const Wave& wave, int64_t phase, Worker* worker) const {
+    const int64_t bands = BandsOf(wave);
+    const Memory memory = MemoryOf(worker);
+    worker->Share(units_, {}, [&](int64_t index, int64_t end) {
+      for (; index < end; ++index) {
+        const int64_t unit = phase * units_ + index;
+        MakeUnit(BandAt(wave, unit % bands), unit / bands, UnitAt(phase, index), memory);
+      }
+    });
+  }
+
+  // The taps of a tile that a step of a band has; none after its end.
+  TapRun TapsOfStep(const Band& band, int64_t step) const {
+    const int64_t first = step % UnitsOfTile() * kUnitTaps;
+    const bool exists = step / UnitsOfTile() < band.tiles;
+    return {first, exists ? Minimum(kUnitTaps, g_.taps - first) : 0};
+  }
+
+  void MakeUnit(const Band& band, int64_t step, const Unit& unit, const Memory& memory) const {
+    const TapRun run = TapsOfStep(band, step);
+    if (run.taps == 0) {
+      return;
+    }
+    const ChannelBlock& block = *band.item.block;
+    Tile tile;
+    SetTileOf(band, step / UnitsOfTile(), &tile);
+    LoadGradOutput(call_, tile, block, {0, g_.group_out_channels}, memory.grad_output);
+    for (int64_t t = 0; t < run.taps; ++t) {
+      Real* grad_columns = unit.grad_columns + t * ColumnsSize();
+      FillZeros(grad_columns, HasEmptyColumns(block) ? ColumnsSize() : 0);
+      GradColumns(tile, block, run.first + t, {memory.grad_output, grad_columns});
+      TapScatter* scatter = unit.scatters + t * blocks_.most_slices();
+      VisitSlices(tile, block, grad_columns,
+                  [&](const Slice& slice, auto pitch, const Matrix<const Real>& columns) {
+                    TapPoints<Real> points;
+                    RunSlice<pitch, false>(tile, band, slice, run.first + t, columns, &points,
+                                           &scatter->samples);
+                    scatter->corners = CornersOf(tile.pixels, points);
+                    ++scatter;
+                  });
+    }
+  }
+
+  // A piece is some rows of a slice in a band's gradient slab.
+  void ScatterUnits(const Wave& wave, int64_t phase, Worker* worker) const {
+    const int64_t rows = CeilDivide(g_.in_height, kRowPieces);
+    const int64_t pieces = CeilDivide(g_.in_height, rows);
+    const int64_t slices = blocks_.most_slices();
+    worker->Share(BandsOf(wave) * slices * pieces, {}, [&](int64_t piece, int64_t end) {
+      for (; piece < end; ++piece) {
+        const int64_t y = piece % pieces * rows;
+        const SlabRange range = {
+            static_cast<int32_t>(SlabPixel(g_, y, -1)),
+            static_cast<int32_t>(SlabPixel(g_, Minimum(y + rows, g_.in_height), -1))};
+        ScatterToRange(wave, phase, piece / pieces / slices, piece / pieces % slices, range);
+      }
+    });
+  }
+
+  void ScatterToRange(const Wave& wave, int64_t phase, int64_t band_index, int64_t slice_index,
+                      const SlabRange& range) const {
+    const Band band = BandAt(wave, band_index);
+    const ChannelBlock& block = *band.item.block;
+    if (slice_index >= block.offset_groups) {
+      return;
+    }
+    const Slice& slice = blocks_.SlicesOf(block)[slice_index];
+    const auto slab_width = static_cast<int32_t>(SlabWidth(g_));
+    Real* grad_slab = band.grad_slab + slice.column * SlabPixels(g_);
+    const int64_t bands = BandsOf(wave);
+    const int64_t first = phase * units_;
+    // The first unit of the phase that is the band's, and those after it.
+    for (int64_t index = (band_index - first % bands + bands) % bands; index < units_;
+         index += bands) {
+      const int64_t step = (first + index) / bands;
+      const TapRun run = TapsOfStep(band, step);
+      const Unit unit = UnitAt(phase, index);
+      for (int64_t t = 0; t < run.taps; ++t) {
+        const TapScatter& scatter = unit.scatters[t * blocks_.most_slices() + slice_index];
+        if (scatter.corners.first >= range.end || scatter.corners.end + slab_width <= range.first) {
+          continue;
+        }
+        const Matrix<const Real> columns = {unit.grad_columns + t * ColumnsSize() + slice.column,
+                                            block.pitch, PixelsOfStep(band, step), slice.pitch};
+        WithPitch<Real>(slice.pitch, [&](auto pitch) {
+          ScatterToRows<pitch>(scatter.samples, columns, grad_slab, slab_width, range);
+        });
+      }
+    }
+  }
+
+  void SetTileOf(const Band& band, int64_t index, Tile* tile) const {
+    SetTile(g_, band.item.image * TilesPerImage(g_) + band.first_tile + index, tile);
+  }
+
+  int64_t PixelsOfStep(const Band& band, int64_t step) const {
+    const int64_t tile = band.first_tile + step / UnitsOfTile();
+    return Minimum(TilePixels(g_), g_.out_pixels - tile * TilePixels(g_));
   }
 
   // grad_columns[pixel, column] of one tap.
@@ -230,68 +434,48 @@ class BackwardInput {
       a.steps = outputs;
       a.step = kTilePixels;
       MultiplyPacked(
-          a, PackedRows<Real>{WeightsOf(block, member, tap), outputs, 0}, block.member_columns,
+          a, PackedRows<Real>{WeightsOf(block, member, tap), outputs, 0, block.member_columns},
+          {0, block.member_columns},
           Rows<Real>{memory.grad_columns + member * block.member_columns, block.pitch}, false);
     }
   }
 
-  SliceSlabs SlabsOf(const Item& item, const Slice& slice, Real* grad_slab) const {
-    const int64_t first = slice.column * SlabPixels(g_);
-    return {item.slab + first, grad_slab + first, SlabWidth(g_) * slice.pitch};
-  }
-
-  // Point gradients of one tap and slice over a tile, and their share of the gradient slab.
-  void RunSlice(const Tile& tile, const Slice& slice, int64_t tap, const Rows<const Real>& columns,
-                const SliceSlabs& slabs, TapGradients<Real>* gradients) const {
-    TapPoints<Real> points;
-    TapSamples<Real> samples;
-    Real dots[kTilePixels][kCorners];
-    plan_.Locate(tile, slice.offset_group, tap, &points);
-    plan_.Fold(tile.pixels, points, &samples);
-    const Matrix<const Real> grad_columns = {columns.data, columns.row, tile.pixels, slice.pitch};
-    WithPitch<Real>(slice.pitch, [&](auto pitch) {
-      ScatterTap<pitch>(points, samples, grad_columns, slabs, dots);
-    });
-    GradPoints(tile.pixels, points, dots, gradients);
-  }
-
-  // For each pixel dots[i] = grad_column * corner i of the image, and corner i of grad_image +=
-  // weight[i] * grad_column.
-  template <int kPitch>
-  static void ScatterTap(const TapPoints<Real>& points, const TapSamples<Real>& samples,
-                         Matrix<const Real> grad_columns, SliceSlabs slabs,
-                         Real dots[kTilePixels][kCorners]) {
-    constexpr int kLanes = LanesOfPitch<Real>(kPitch);
-    using Values = Vector<Real, kLanes>;
-    for (int64_t p = 0; p < grad_columns.rows; ++p) {
-      const Real* grad_column = grad_columns.data + p * grad_columns.row;
-      const Real* top = slabs.image + int64_t{points.pixel[p]} * kPitch;
-      const Real* bottom = top + slabs.row;
-      Real* grad_top = slabs.grad_image + int64_t{samples.pixel[p]} * kPitch;
-      Real* grad_bottom = grad_top + slabs.row;
-      const Real weight[kCorners] = {samples.weight[0][p], samples.weight[1][p],
-                                     samples.weight[2][p], samples.weight[3][p]};
-      Values sum[kCorners] = {};
-#pragma GCC unroll 4
-      for (int c = 0; c < kPitch; c += kLanes) {
-        const Values grad = LoadVector<Real, kLanes>(grad_column + c);
-        sum[0] += grad * LoadVector<Real, kLanes>(top + c);
-        sum[1] += grad * LoadVector<Real, kLanes>(top + kPitch + c);
-        sum[2] += grad * LoadVector<Real, kLanes>(bottom + c);
-        sum[3] += grad * LoadVector<Real, kLanes>(bottom + kPitch + c);
-        // The corners are different pixels: all are loaded before the first is stored.
-        const Values value[kCorners] = {
-            LoadVector<Real, kLanes>(grad_top + c) + weight[0] * grad,
-            LoadVector<Real, kLanes>(grad_top + kPitch + c) + weight[1] * grad,
-            LoadVector<Real, kLanes>(grad_bottom + c) + weight[2] * grad,
-            LoadVector<Real, kLanes>(grad_bottom + kPitch + c) + weight[3] * grad};
-        StoreVector<Real, kLanes>(grad_top + c, value[0]);
-        StoreVector<Real, kLanes>(grad_top + kPitch + c, value[1]);
-        StoreVector<Real, kLanes>(grad_bottom + c, value[2]);
-        StoreVector<Real, kLanes>(grad_bottom + kPitch + c, value[3]);
-      }
-      SumFourRows<Real, kLanes>(sum, dots[p]);
+  // Calls visit(slice, pitch, columns) for each slice of a block, of a tile's columns.
+  template <typename Visitor>
+  void VisitSlices(const Tile& tile, const ChannelBlock& block, const Real* columns,
+                   Visitor visit) const {
+    for (int64_t i = 0; i < block.offset_groups; ++i) {
+      const Slice& slice = blocks_.SlicesOf(block)[i];
+      const Matrix<const Real> of_slice = {columns + slice.column, block.pitch, tile.pixels,
+                                           slice.pitch};
+      WithPitch<Real>(slice.pitch, [&](auto pitch) { visit(slice, pitch, of_slice); });
     }
+  }
+
+  // The point gradients of one tap and slice over a tile; with kScatter also its share of the
+  // gradient slab.
+  template <int kPitch, bool kScatter>
+  void RunSlice(const Tile& tile, const Band& band, const Slice& slice, int64_t tap,
+                const Matrix<const Real>& columns, TapPoints<Real>* points,
+                TapSamples<Real>* samples) const {
+    TapGradients<Real> gradients;
+    Real dots[kTilePixels][kCorners];
+    plan_.Locate(tile, slice.offset_group, tap, points);
+    plan_.Fold(tile.pixels, *points, samples);
+    const int64_t first = slice.column * SlabPixels(g_);
+    VisitCorners<kPitch, kScatter>(
+        *points, *samples, columns,
+        {band.item.slab + first, band.grad_slab + first, SlabWidth(g_) * kPitch}, dots);
+    GradPoints(tile.pixels, *points, dots, &gradients);
+    points_.Take(tile, slice, tap, band.item.slot, gradients);
+  }
+
+  void StoreGradRows(const Wave& wave, Worker* worker) const {
+    worker->ShareEvenly((wave.end - wave.first) * g_.in_height, [&](int64_t piece, int64_t end) {
+      for (; piece < end; ++piece) {
+        StoreGradRow(ItemAt(wave, wave.first + piece / g_.in_height), piece % g_.in_height);
+      }
+    });
   }
 
   // Adds up the bands of one row of grad_input.
@@ -327,12 +511,15 @@ class BackwardInput {
   PointGradients<Real> points_;
   int64_t slab_size_;
   int64_t bands_;
-  int64_t wave_;                  // blocks of images worked on at a time
-  Real* slabs_ = nullptr;         // [item of the wave], each [slice, slab pixel, place]
-  Real* grad_slabs_ = nullptr;    // [item of the wave, band], each as slabs_
-  Real* weights_ = nullptr;       // [block, member, tap], each packed [output][column]
-  Real* grad_outputs_ = nullptr;  // [thread], each [output of the block's groups, kTilePixels]
-  Real* grad_columns_ = nullptr;  // [thread], each [pixel, column of the block]
+  int64_t wave_;                    // blocks of images worked on at a time
+  Real* slabs_ = nullptr;           // [item of the wave], each [slice, slab pixel, place]
+  Real* grad_slabs_ = nullptr;      // [item of the wave, band], each as slabs_
+  Real* weights_ = nullptr;         // [block, member, tap], each packed [output][column]
+  Real* grad_outputs_ = nullptr;    // [thread], each [output of the block's groups, kTilePixels]
+  Real* grad_columns_ = nullptr;    // [thread], each [pixel, column of the block]
+  int64_t units_;                   // of a phase
+  Real* unit_columns_ = nullptr;    // [half, unit, tap of the unit], each as grad_columns_
+  TapScatter* scatters_ = nullptr;  // [half, unit, tap of the unit, slice]
 };
 
 }  // namespace MS_DEFORM_ISA

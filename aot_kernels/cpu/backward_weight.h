@@ -2,10 +2,11 @@
 // grad_weight[o, c, t] = sum over images and pixels of grad_output[o, p] * column[p, t, c]
 //
 // The tiles are split into ranges with sums of their own, which are added up in order: the result
-// has the same bits on any number of threads.
+// has the same bits on any number of threads. A piece of work is one tap of one block for a part of
+// the outputs, over a range.
 //
-// Scratch: channels-last copies of a pass of images, the sums (kMostSplits times the weights at
-// most), and for each thread the columns of a tile and block (kColumnBytes) and its grad_output
+// Scratch: channels-last copies of a pass of images, the sums (at most kSumBytes, or the weights
+// once), and for each thread the columns of a tile and block (kColumnBytes) and its grad_output
 // (kTilePixels x outputs).
 #ifndef MS_DEFORM_CPU_BACKWARD_WEIGHT_H_
 #define MS_DEFORM_CPU_BACKWARD_WEIGHT_H_
@@ -16,8 +17,9 @@
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
-// Pieces of work, one for each block and range of tiles, for threads to share.
-constexpr int64_t kMostSplits = 8;
+constexpr int64_t kSumBytes = 16 << 20;
+// Of a range, at least: adding its sums to the others takes as long as the products of two pixels.
+constexpr int64_t kLeastTiles = 8;
 
 template <typename Real>
 class BackwardWeight {
@@ -29,8 +31,9 @@ class BackwardWeight {
         blocks_(g_),
         images_(g_, blocks_, {g_, call.dtype, call.inputs.input, blocks_}),
         tiles_(g_.batch * TilesPerImage(g_)),
-        splits_(Minimum(tiles_, CeilDivide(kMostSplits, blocks_.count()))),
+        parts_(g_.group_out_channels, blocks_.count() * g_.taps),
         split_size_(blocks_.packed() * g_.taps * g_.group_out_channels),
+        splits_(CountSplits()),
         sampler_(g_, {g_, call.dtype, call.inputs}, blocks_) {}
 
   void Run() {
@@ -40,17 +43,15 @@ class BackwardWeight {
     }
     const Workspace workspace([this](ArrayPlacer* placer) { Place(placer); });
     blocks_.Fill();
-    RunThreads(threads_, [this](Team& team) {
+    RunThreads(threads_, [this](Worker& worker) {
       for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
         const int64_t end = Minimum(image + images_.capacity(), g_.batch);
-        images_.Load(image, end);
-        team.Wait();
-        RunSplits(image, end);
-        team.Wait();
+        images_.Load(image, end, &worker);
+        worker.Wait();
+        RunSplits(image, end, &worker);
+        worker.Wait();
       }
-      SumSplits();
-      team.Wait();
-      StoreSums();
+      StoreSums(&worker);
     });
   }
 
@@ -61,11 +62,20 @@ class BackwardWeight {
     Real* grad_output;  // [output of the block's groups, kTilePixels]
   };
 
-  // A block's share of the work: one range of the tiles.
+  // A block's share of the work: some taps and outputs, over one range of the tiles.
   struct Share {
     const ChannelBlock& block;
     int64_t split;
+    TapRun taps;
+    ColumnRun outputs;
   };
+
+  int64_t CountSplits() const {
+    const int64_t pieces = blocks_.count() * g_.taps * parts_.count();
+    const int64_t bytes = split_size_ * static_cast<int64_t>(sizeof(Real));
+    const int64_t most = Minimum(tiles_ / kLeastTiles, kSumBytes / Maximum(1, bytes));
+    return Maximum(1, Minimum(most, CeilDivide(kPieces, Maximum(1, pieces))));
+  }
 
   int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
   // Reading whole vectors past a row's end needs one more.
@@ -88,40 +98,46 @@ class BackwardWeight {
   }
 
   // [output, padded column] of a member group and tap.
-  Real* SumsOf(const Share& share, int64_t member, int64_t tap) const {
-    const ChannelBlock& block = share.block;
+  Real* SumsOf(const ChannelBlock& block, int64_t split, int64_t member, int64_t tap) const {
     const int64_t columns = PaddedColumns<Real>(block.member_columns);
-    return sums_ + share.split * split_size_ +
+    return sums_ + split * split_size_ +
            (block.packed_before * g_.taps + (member * g_.taps + tap) * columns) *
                g_.group_out_channels;
   }
 
-  // The share of the images from `image` to `image_end`, shared out among the threads.
-  void RunSplits(int64_t image, int64_t image_end) const {
-    const int64_t thread = omp_get_thread_num();
+  // The images from `image` to `image_end`.
+  void RunSplits(int64_t image, int64_t image_end, Worker* worker) const {
+    const int64_t thread = worker->thread();
     const Memory memory = {
         {samples_ + thread * blocks_.most_taps(), columns_ + thread * ColumnsSize()},
         grad_outputs_ + thread * GradOutputSize()};
-#pragma omp for schedule(dynamic) collapse(2) nowait
-    for (int64_t index = 0; index < blocks_.count(); ++index) {
-      for (int64_t split = 0; split < splits_; ++split) {
-        RunSplit({blocks_[index], split}, image, image_end, memory);
-      }
-    }
+    const int64_t parts = parts_.count();
+    const int64_t plane = g_.taps * parts;
+    worker->Share(
+        blocks_.count() * splits_ * plane, {parts, plane}, [&](int64_t first, int64_t end) {
+          const int64_t index = first / plane;
+          const int64_t tap = first % plane / parts;
+          const int64_t part = first % parts;
+          const TapRun taps = {tap, CeilDivide(end - first, parts)};
+          const ColumnRun outputs = parts_.Outputs({part, Minimum(part + (end - first), parts)});
+          RunShare({blocks_[index / splits_], index % splits_, taps, outputs}, image, image_end,
+                   memory);
+        });
   }
 
   // As much of a share as lies in the images from `image` to `image_end`.
-  void RunSplit(const Share& share, int64_t image, int64_t image_end, const Memory& memory) const {
+  void RunShare(const Share& share, int64_t image, int64_t image_end, const Memory& memory) const {
     const ChannelBlock& block = share.block;
     const int64_t tiles = TilesPerImage(g_);
     const int64_t first = share.split * tiles_ / splits_;
     const int64_t end = Minimum((share.split + 1) * tiles_ / splits_, image_end * tiles);
+    const int64_t taps_end = share.taps.first + share.taps.taps;
     Tile tile;
     for (int64_t index = Maximum(first, image * tiles); index < end; ++index) {
       SetTile(g_, index, &tile);
-      LoadGradOutput(call_, tile, block, memory.grad_output);
-      for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
-        const TapRun run = {tap, Minimum(block.block_taps, g_.taps - tap)};
+      LoadGradOutput(call_, tile, block, share.outputs, memory.grad_output);
+      for (int64_t tap = share.taps.first; tap < taps_end; tap += block.block_taps) {
+        const TapRun run = {tap, Minimum(block.block_taps, taps_end - tap)};
         sampler_.Run(tile, block, run, images_.Slab(tile.image, block), memory.samples);
         for (int64_t t = 0; t < run.taps; ++t) {
           const Matrix<const Real> columns = {
@@ -137,55 +153,61 @@ class BackwardWeight {
   void MultiplyTap(const Share& share, int64_t tap, const Real* grad_output,
                    const Matrix<const Real>& columns, bool accumulate) const {
     const ChannelBlock& block = share.block;
+    const int64_t row = PaddedColumns<Real>(block.member_columns);
     for (int64_t member = 0; member < block.members; ++member) {
+      const int64_t first = member * g_.group_out_channels + share.outputs.first;
       Factor<Real> a;
-      a.data = grad_output + member * g_.group_out_channels * kTilePixels;
-      a.rows = g_.group_out_channels;
+      a.data = grad_output + first * kTilePixels;
+      a.rows = share.outputs.end - share.outputs.first;
       a.row = kTilePixels;
       a.steps = columns.rows;
+      Real* sums = SumsOf(block, share.split, member, tap) + share.outputs.first * row;
       Multiply(a, Rows<const Real>{columns.data + member * block.member_columns, columns.row},
-               block.member_columns,
-               Rows<Real>{SumsOf(share, member, tap), PaddedColumns<Real>(block.member_columns)},
-               accumulate);
+               block.member_columns, Rows<Real>{sums, row}, accumulate);
     }
   }
 
-  void SumSplits() const {
-#pragma omp for schedule(static) nowait
-    for (int64_t i = 0; i < split_size_; ++i) {
-      Real sum = sums_[i];
-      for (int64_t split = 1; split < splits_; ++split) {
-        sum += sums_[split * split_size_ + i];
-      }
-      sums_[i] = sum;
-    }
-  }
-
-  void StoreSums() const {
-    VisitStorage<Real>(call_.dtype, call_.grad_weight, [this](auto* grad_weight) {
-#pragma omp for schedule(dynamic) nowait
-      for (int64_t index = 0; index < blocks_.count(); ++index) {
-        const ChannelBlock& block = blocks_[index];
-        for (int64_t member = 0; member < block.members; ++member) {
-          VisitRuns<Real>(
-              g_, block, [&](const ChannelRun& run) { StoreRun(block, member, run, grad_weight); });
+  // A piece is one output of each group of a block.
+  void StoreSums(Worker* worker) const {
+    const int64_t outputs = g_.group_out_channels;
+    VisitStorage<Real>(call_.dtype, call_.grad_weight, [&](auto* grad_weight) {
+      worker->ShareEvenly(blocks_.count() * outputs, [&](int64_t piece, int64_t end) {
+        for (; piece < end; ++piece) {
+          const ChannelBlock& block = blocks_[piece / outputs];
+          for (int64_t member = 0; member < block.members; ++member) {
+            StoreOutput(block, member, piece % outputs, grad_weight);
+          }
         }
-      }
+      });
     });
   }
 
   template <typename Storage>
-  void StoreRun(const ChannelBlock& block, int64_t member, const ChannelRun& run,
-                Storage* grad_weight) const {
+  void StoreOutput(const ChannelBlock& block, int64_t member, int64_t output,
+                   Storage* grad_weight) const {
     const int64_t row = PaddedColumns<Real>(block.member_columns);
-    for (int64_t output = 0; output < g_.group_out_channels; ++output) {
-      const int64_t of_output = (block.group + member) * g_.group_out_channels + output;
-      const Matrix<const Real> from = {SumsOf({block, 0}, member, 0) + output * row + run.column,
-                                       g_.group_out_channels * row, g_.taps, run.width};
+    for (int64_t tap = 0; tap < g_.taps; ++tap) {
+      AddSplits(SumsOf(block, 0, member, tap) + output * row, row);
+    }
+    const int64_t of_output = (block.group + member) * g_.group_out_channels + output;
+    const Real* sums = SumsOf(block, 0, member, 0) + output * row;
+    VisitRuns<Real>(g_, block, [&](const ChannelRun& run) {
+      const Matrix<const Real> from = {sums + run.column, g_.group_out_channels * row, g_.taps,
+                                       run.width};
       Storage* to = grad_weight + (of_output * g_.group_in_channels + run.channel) * g_.taps;
       WithLanes<Real>(run.width, [&](auto lanes) {
         StoreTransposed<lanes>(from, static_cast<const Real*>(nullptr), Rows<Storage>{to, g_.taps});
       });
+    });
+  }
+
+  // To the sums of the first split those of the others.
+  void AddSplits(Real* sums, int64_t count) const {
+    for (int64_t split = 1; split < splits_; ++split) {
+      const Real* of_split = sums + split * split_size_;
+      for (int64_t i = 0; i < count; ++i) {
+        sums[i] += of_split[i];
+      }
     }
   }
 
@@ -195,8 +217,9 @@ class BackwardWeight {
   ChannelBlocks<Real> blocks_;
   ImageSlabs<Real> images_;
   int64_t tiles_;  // of all images
-  int64_t splits_;
+  OutputParts parts_;
   int64_t split_size_;  // elements of the sums of one split
+  int64_t splits_;
   Sampler<Real> sampler_;
   Real* sums_ = nullptr;  // [split, block, member, tap], each [output, padded column]
   TapSamples<Real>* samples_ = nullptr;  // [thread, tap of the block]

@@ -6,6 +6,7 @@
 
 #include "cpu/product.h"
 #include "cpu/storage.h"
+#include "cpu/threads.h"
 #include "cpu/tiles.h"
 
 namespace ms_deform {
@@ -144,6 +145,7 @@ class ChannelBlocks {
       const ChannelBlock block = BlockAt<Real>(g, channel);
       ++count_;
       slice_count_ += block.offset_groups;
+      most_slices_ = Maximum(most_slices_, block.offset_groups);
       pitch_ += block.pitch;
       packed_ += block.packed;
       split_ = split_ || block.width < g.offset_group_channels;
@@ -187,6 +189,7 @@ class ChannelBlocks {
   int64_t pitch() const { return pitch_; }                // sum over the blocks
   int64_t packed() const { return packed_; }              // sum over the blocks
   int64_t widest() const { return widest_; }              // pitch of a block
+  int64_t most_slices() const { return most_slices_; }    // of a block
   int64_t most_taps() const { return most_taps_; }        // worked on together
   int64_t columns() const { return columns_; }            // elements of a tile's columns
   int64_t most_outputs() const { return most_outputs_; }  // of a block's groups
@@ -205,6 +208,7 @@ class ChannelBlocks {
   int64_t pitch_ = 0;
   int64_t packed_ = 0;
   int64_t widest_ = 0;
+  int64_t most_slices_ = 0;
   int64_t most_taps_ = 0;
   int64_t columns_ = 0;
   int64_t most_outputs_ = 0;
@@ -235,15 +239,46 @@ static inline bool HasEmptyColumns(const ChannelBlock& block) {
   return block.members == 1 && block.width < block.member_columns;
 }
 
-// grad_output[output of the block's groups, kTilePixels]
+// The parts of a group's outputs that are pieces of work of their own.
+class OutputParts {
+ public:
+  // As many as make kPieces of that many pieces, if each gets kLeastOutputs.
+  OutputParts(int64_t outputs, int64_t pieces) : outputs_(outputs) {
+    const int64_t wanted = CeilDivide(kPieces, Maximum(1, pieces));
+    width_ = RoundUp(CeilDivide(Maximum(1, outputs), wanted), kLeastOutputs);
+    count_ = CeilDivide(outputs, width_);
+  }
+
+  int64_t count() const { return count_; }
+
+  // The outputs of some parts, as far as there are such parts.
+  ColumnRun Outputs(const PieceRun& parts) const {
+    return {Minimum(Maximum(0, parts.first) * width_, outputs_),
+            Minimum(Maximum(0, parts.end) * width_, outputs_)};
+  }
+
+ private:
+  // A part samples for itself, which takes as long as the products of some six outputs. A multiple
+  // of a panel's width.
+  static constexpr int64_t kLeastOutputs = 64;
+
+  int64_t outputs_;
+  int64_t width_;
+  int64_t count_;
+};
+
+// grad_output[output of the block's groups, kTilePixels], for these outputs of each group.
 template <typename Real, typename Call>
 static void LoadGradOutput(const Call& call, const PixelRun& run, const ChannelBlock& block,
-                           Real* grad_output) {
+                           const ColumnRun& outputs, Real* grad_output) {
   const Geometry& g = call.geometry;
-  const int64_t first = run.image * g.out_channels + block.group * g.group_out_channels;
-  for (int64_t o = 0; o < block.members * g.group_out_channels; ++o) {
-    LoadValues(call.dtype, call.grad_output, (first + o) * g.out_pixels + run.first, run.pixels,
-               grad_output + o * kTilePixels);
+  for (int64_t member = 0; member < block.members; ++member) {
+    const int64_t group = run.image * g.groups + block.group + member;
+    for (int64_t o = outputs.first; o < outputs.end; ++o) {
+      LoadValues(call.dtype, call.grad_output,
+                 (group * g.group_out_channels + o) * g.out_pixels + run.first, run.pixels,
+                 grad_output + (member * g.group_out_channels + o) * kTilePixels);
+    }
   }
 }
 

@@ -23,6 +23,8 @@ class Forward {
         images_(g_, blocks_, {g_, call.dtype, call.inputs.input, blocks_}),
         member_outputs_(PaddedColumns<Real>(g_.group_out_channels)),
         most_members_(CeilDivide(blocks_.most_outputs(), Maximum(1, g_.group_out_channels))),
+        chains_(CountChains()),
+        parts_(g_.group_out_channels, g_.batch * TilesPerImage(g_) * chains_),
         sampler_(g_, {g_, call.dtype, call.inputs}, blocks_) {}
 
   void Run() {
@@ -31,14 +33,14 @@ class Forward {
     if (g_.use_bias) {
       LoadValues(call_.dtype, call_.bias, 0, g_.out_channels, bias_);
     }
-    RunThreads(threads_, [this](Team& team) {
-      PackWeights();
+    RunThreads(threads_, [this](Worker& worker) {
+      PackWeights(&worker);
       for (int64_t image = 0; image < g_.batch; image += images_.capacity()) {
         const int64_t end = Minimum(image + images_.capacity(), g_.batch);
-        images_.Load(image, end);
-        team.Wait();
-        RunTiles(image * TilesPerImage(g_), end * TilesPerImage(g_));
-        team.Wait();
+        images_.Load(image, end, &worker);
+        worker.Wait();
+        RunTiles(image * TilesPerImage(g_), end * TilesPerImage(g_), &worker);
+        worker.Wait();
       }
     });
   }
@@ -66,87 +68,119 @@ class Forward {
            (block.pitch_before + member * block.member_columns) * g_.taps * member_outputs_;
   }
 
-  // Shared out among the threads.
-  void PackWeights() const {
-    VisitStorage<Real>(call_.dtype, call_.inputs.weight, [this](const auto* weight) {
-#pragma omp for schedule(dynamic) collapse(2) nowait
-      for (int64_t index = 0; index < blocks_.count(); ++index) {
-        for (int64_t panel = 0; panel < member_outputs_; panel += PanelWidth<Real>()) {
-          const ChannelBlock& block = blocks_[index];
+  // A piece packs a block's weights for one vector of outputs.
+  void PackWeights(Worker* worker) const {
+    const int64_t vectors = CeilDivide(member_outputs_, Lanes<Real>());
+    VisitStorage<Real>(call_.dtype, call_.inputs.weight, [&](const auto* weight) {
+      worker->Share(blocks_.count() * vectors, {}, [&](int64_t piece, int64_t end) {
+        for (; piece < end; ++piece) {
+          const ChannelBlock& block = blocks_[piece / vectors];
           for (int64_t member = 0; member < block.members; ++member) {
-            PackPanel(weight, block, member, panel);
+            PackOutputs(weight, block, member, piece % vectors * Lanes<Real>());
           }
         }
-      }
+      });
     });
   }
 
+  // Those of one vector, from `first` on.
   template <typename Storage>
-  void PackPanel(const Storage* weight, const ChannelBlock& block, int64_t member,
-                 int64_t panel) const {
+  void PackOutputs(const Storage* weight, const ChannelBlock& block, int64_t member,
+                   int64_t first) const {
+    const int64_t panel = first / PanelWidth<Real>() * PanelWidth<Real>();
     const int64_t width = PackedPanelWidth<Real>(g_.group_out_channels, panel);
     const int64_t depth = g_.taps * block.member_columns;
-    Real* packed = WeightsOf(block, member) + panel * depth;
-    FillZeros(packed, HasEmptyColumns(block) ? depth * width : 0);
-    const int64_t group = block.group + member;
-    const int64_t present = Minimum(width, g_.group_out_channels - panel);
+    Real* packed = WeightsOf(block, member) + panel * depth + (first - panel);
+    const int64_t output = (block.group + member) * g_.group_out_channels + first;
+    const int64_t present = g_.group_out_channels - first;
     const int64_t row = g_.group_in_channels * g_.taps;
-    const Storage* of_panel = weight + (group * g_.group_out_channels + panel) * row;
-    VisitRuns<Real>(g_, block, [&](const ChannelRun& run) {
-      const Matrix<const Storage> from = {of_panel + run.channel * g_.taps, row, present,
-                                          run.width * g_.taps};
-      const Rows<Real> to = {packed + run.column * width, width};
-      WithLanes<Real>(width, [&](auto lanes) { PackRun<lanes>(from, block.member_columns, to); });
+    WithLanes<Real>(width, [&](auto lanes) {
+      for (int64_t i = 0; i < (HasEmptyColumns(block) ? depth : 0); ++i) {
+        FillZeros(packed + i * width, lanes);
+      }
+      VisitRuns<Real>(g_, block, [&](const ChannelRun& run) {
+        const Matrix<const Storage> from = {weight + output * row + run.channel * g_.taps, row,
+                                            present, run.width * g_.taps};
+        PackRun<lanes>(from, block.member_columns, Rows<Real>{packed + run.column * width, width});
+      });
     });
   }
 
-  // to[tap * columns + channel, output] = from[output, (channel, tap)]
+  // to[tap * columns + channel, output] = from[output, (channel, tap)], for one vector of outputs.
   template <int kLanes, typename Storage>
   void PackRun(const Matrix<const Storage>& from, int64_t columns, const Rows<Real>& to) const {
     for (int64_t first = 0; first < from.columns; first += kLanes) {
-      for (int64_t output = 0; output < to.row; output += kLanes) {
-        Vector<Real, kLanes> square[kLanes];
-        LoadSquare<kLanes, Real>(from.From(output, first), square);
-        int64_t channel = first / g_.taps;
-        int64_t tap = first % g_.taps;
-        for (int64_t j = 0; j < Minimum(kLanes, from.columns - first); ++j) {
-          StoreVector<Real, kLanes>(to.data + (tap * columns + channel) * to.row + output,
-                                    square[j]);
-          if (++tap == g_.taps) {
-            tap = 0;
-            ++channel;
-          }
+      Vector<Real, kLanes> square[kLanes];
+      LoadSquare<kLanes, Real>(from.From(0, first), square);
+      int64_t channel = first / g_.taps;
+      int64_t tap = first % g_.taps;
+      for (int64_t j = 0; j < Minimum(kLanes, from.columns - first); ++j) {
+        StoreVector<Real, kLanes>(to.data + (tap * columns + channel) * to.row, square[j]);
+        if (++tap == g_.taps) {
+          tap = 0;
+          ++channel;
         }
       }
     }
   }
 
-  // Shared out among the threads.
-  void RunTiles(int64_t begin, int64_t end) const {
-    const int64_t thread = omp_get_thread_num();
-#pragma omp for schedule(dynamic) nowait
-    for (int64_t index = begin; index < end; ++index) {
-      RunTile(index, {samples_ + thread * blocks_.most_taps(), columns_ + thread * ColumnsSize()},
-              sums_ + thread * SumsSize());
+  // A piece is a part of the outputs of a chain, for one tile.
+  void RunTiles(int64_t begin, int64_t end, Worker* worker) const {
+    const int64_t thread = worker->thread();
+    const int64_t of_tile = chains_ * parts_.count();
+    const BlockSamples<Real> samples = {samples_ + thread * blocks_.most_taps(),
+                                        columns_ + thread * ColumnsSize()};
+    worker->Share((end - begin) * of_tile, {of_tile, of_tile},
+                  [&](int64_t first, int64_t first_after) {
+                    const int64_t tile = first / of_tile;
+                    RunTile(begin + tile, {first - tile * of_tile, first_after - tile * of_tile},
+                            samples, sums_ + thread * SumsSize());
+                  });
+  }
+
+  // pieces: of the tile
+  void RunTile(int64_t index, const PieceRun& pieces, const BlockSamples<Real>& samples,
+               Real* sums) const {
+    Tile tile;
+    SetTile(g_, index, &tile);
+    int64_t chain = 0;
+    for (int64_t i = 0; i < blocks_.count(); ++i) {
+      const ChannelBlock& block = blocks_[i];
+      const ColumnRun outputs = parts_.Outputs(
+          {pieces.first - chain * parts_.count(), pieces.end - chain * parts_.count()});
+      if (outputs.first < outputs.end) {
+        RunBlock(tile, block, outputs, samples, sums);
+      }
+      chain += EndsChain(block);
     }
   }
 
-  void RunTile(int64_t index, const BlockSamples<Real>& samples, Real* sums) const {
-    Tile tile;
-    SetTile(g_, index, &tile);
-    for (int64_t i = 0; i < blocks_.count(); ++i) {
-      const ChannelBlock& block = blocks_[i];
-      const bool starts_group = block.channel % g_.group_in_channels == 0;
-      const bool ends_group = (block.channel + block.width) % g_.group_in_channels == 0;
-      for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
-        const TapRun run = {tap, Minimum(block.block_taps, g_.taps - tap)};
-        sampler_.Run(tile, block, run, images_.Slab(tile.image, block), samples);
-        MultiplyTaps(tile, block, run, samples.columns, {sums, !starts_group || tap > 0});
-      }
-      if (ends_group) {
-        StoreOutputs(tile, block, sums);
-      }
+  void RunBlock(const Tile& tile, const ChannelBlock& block, const ColumnRun& outputs,
+                const BlockSamples<Real>& samples, Real* sums) const {
+    const bool starts_chain = block.channel % g_.group_in_channels == 0;
+    for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
+      const TapRun run = {tap, Minimum(block.block_taps, g_.taps - tap)};
+      sampler_.Run(tile, block, run, images_.Slab(tile.image, block), samples);
+      MultiplyTaps(tile, block, run, outputs, samples.columns, {sums, !starts_chain || tap > 0});
     }
+    if (EndsChain(block)) {
+      StoreOutputs(tile, block, outputs, sums);
+    }
+  }
+
+  int64_t CountChains() const {
+    int64_t chains = 0;
+    for (int64_t channel = 0; channel < g_.in_channels;) {
+      const ChannelBlock block = BlockAt<Real>(g_, channel);
+      chains += EndsChain(block);
+      channel += block.width;
+    }
+    return chains;
+  }
+
+  // A chain is the blocks of one group, or one block of several groups.
+  bool EndsChain(const ChannelBlock& block) const {
+    return (block.channel + block.width) % g_.group_in_channels == 0;
   }
 
   // The sums of a tile, and whether a product adds to them.
@@ -157,8 +191,8 @@ class Forward {
 
   // A function of its own, so that the pointers of a product's inner loop stay in registers.
   [[gnu::noinline]] void MultiplyTaps(const Tile& tile, const ChannelBlock& block,
-                                      const TapRun& run, const Real* columns,
-                                      const Sums& sums) const {
+                                      const TapRun& run, const ColumnRun& outputs,
+                                      const Real* columns, const Sums& sums) const {
     for (int64_t member = 0; member < block.members; ++member) {
       Factor<Real> a;
       a.data = columns + member * block.member_columns;
@@ -169,19 +203,20 @@ class Forward {
       a.run = kTilePixels * block.pitch;
       MultiplyPacked(a,
                      PackedRows<Real>{WeightsOf(block, member), g_.taps * block.member_columns,
-                                      run.first * block.member_columns},
-                     g_.group_out_channels,
-                     Rows<Real>{sums.data + member * member_outputs_, SumsRow()}, sums.accumulate);
+                                      run.first * block.member_columns, g_.group_out_channels},
+                     outputs, Rows<Real>{sums.data + member * member_outputs_, SumsRow()},
+                     sums.accumulate);
     }
   }
 
-  void StoreOutputs(const Tile& tile, const ChannelBlock& block, const Real* sums) const {
+  void StoreOutputs(const Tile& tile, const ChannelBlock& block, const ColumnRun& outputs,
+                    const Real* sums) const {
     VisitStorage<Real>(call_.dtype, call_.output, [&](auto* output) {
       using Storage = std::remove_pointer_t<decltype(output)>;
       for (int64_t member = 0; member < block.members; ++member) {
-        const int64_t first = (block.group + member) * g_.group_out_channels;
-        const Matrix<const Real> from = {sums + member * member_outputs_, SumsRow(), tile.pixels,
-                                         g_.group_out_channels};
+        const int64_t first = (block.group + member) * g_.group_out_channels + outputs.first;
+        const Matrix<const Real> from = {sums + member * member_outputs_ + outputs.first, SumsRow(),
+                                         tile.pixels, outputs.end - outputs.first};
         Storage* to = output + (tile.image * g_.out_channels + first) * g_.out_pixels + tile.first;
         StoreTransposed<Lanes<Real>()>(from, g_.use_bias ? bias_ + first : nullptr,
                                        Rows<Storage>{to, g_.out_pixels});
@@ -196,6 +231,8 @@ class Forward {
   ImageSlabs<Real> images_;
   int64_t member_outputs_;  // of one group, padded
   int64_t most_members_;    // of a block
+  int64_t chains_;
+  OutputParts parts_;
   Sampler<Real> sampler_;
   Real* weights_ = nullptr;              // [block, member], each packed [tap, column][output]
   Real* bias_ = nullptr;                 // [C_out]

@@ -71,13 +71,18 @@ class PointGradients {
     }
   }
 
-  // Adds up the shares of the items from `first` to `end`, a whole wave; shared out among the
-  // threads.
-  void AddShares(int64_t first, int64_t end) const {
+  // Adds up the shares of the items from `first` to `end`, a whole wave.
+  void AddShares(int64_t first, int64_t end, Worker* worker) const {
+    const int64_t runs = CeilDivide(g_.out_pixels, kTilePixels);
     for (int64_t begin = first; blocks_.split() && begin < end;) {
       const int64_t last = LastOfOffsetGroup(begin, end);
       if (BlockOf(begin).width < g_.offset_group_channels) {
-        AddSharesOf(begin, last, shares_ + (begin - first) * size_);
+        worker->ShareEvenly(g_.taps * runs, [&](int64_t piece, int64_t pieces_end) {
+          for (; piece < pieces_end; ++piece) {
+            AddSharesOf({begin, last, shares_ + (begin - first) * size_}, piece / runs,
+                        piece % runs * kTilePixels);
+          }
+        });
       }
       begin = last + 1;
     }
@@ -109,38 +114,37 @@ class PointGradients {
     return last;
   }
 
-  // The shares of the items from `begin` to `last`, of one offset group, after those that earlier
-  // waves carried over; the sums are stored if the offset group ends here, and carried over
-  // otherwise.
-  void AddSharesOf(int64_t begin, int64_t last, const Real* shares) const {
+  // Consecutive items of one offset group in a wave.
+  struct Sharing {
+    int64_t begin;
+    int64_t last;
+    const Real* shares;
+  };
+
+  // The sums of the shares, after those that earlier waves carried over, for the points of a tap
+  // from `first` on; they are stored if the offset group ends here, and carried over otherwise.
+  void AddSharesOf(const Sharing& sharing, int64_t tap, int64_t first) const {
+    const int64_t begin = sharing.begin;
     const bool continues = BlockOf(begin).channel % g_.offset_group_channels != 0;
-    const bool ends = Ends(last, begin);
-    const int64_t offset_group = BlockOf(begin).channel / g_.offset_group_channels;
-    const int64_t runs = CeilDivide(g_.out_pixels, kTilePixels);
-#pragma omp for schedule(static) collapse(2) nowait
-    for (int64_t tap = 0; tap < g_.taps; ++tap) {
-      for (int64_t index = 0; index < runs; ++index) {
-        const int64_t first = index * kTilePixels;
-        const PixelRun run = {begin / blocks_.count(), first,
-                              Minimum(kTilePixels, g_.out_pixels - first)};
-        TapGradients<Real> sums;
-        for (int64_t i = 0; i < kPointGradients; ++i) {
-          const int64_t offset = Index(tap, i, first);
-          for (int64_t p = 0; p < run.pixels; ++p) {
-            Real sum = continues ? carried_[offset + p] : Real(0);
-            for (int64_t share = 0; share <= last - begin; ++share) {
-              sum += shares[share * size_ + offset + p];
-            }
-            sums.values[i][p] = sum;
-          }
-          for (int64_t p = 0; p < (ends ? 0 : run.pixels); ++p) {
-            carried_[offset + p] = sums.values[i][p];
-          }
+    const bool ends = Ends(sharing.last, begin);
+    const PixelRun run = {begin / blocks_.count(), first,
+                          Minimum(kTilePixels, g_.out_pixels - first)};
+    TapGradients<Real> sums;
+    for (int64_t i = 0; i < kPointGradients; ++i) {
+      const int64_t offset = Index(tap, i, first);
+      for (int64_t p = 0; p < run.pixels; ++p) {
+        Real sum = continues ? carried_[offset + p] : Real(0);
+        for (int64_t share = 0; share <= sharing.last - begin; ++share) {
+          sum += sharing.shares[share * size_ + offset + p];
         }
-        if (ends) {
-          Store(run, offset_group, tap, sums);
-        }
+        sums.values[i][p] = sum;
       }
+      for (int64_t p = 0; p < (ends ? 0 : run.pixels); ++p) {
+        carried_[offset + p] = sums.values[i][p];
+      }
+    }
+    if (ends) {
+      Store(run, BlockOf(begin).channel / g_.offset_group_channels, tap, sums);
     }
   }
 

@@ -66,6 +66,13 @@ struct PackedRows {
   const Real* data;
   int64_t depth;
   int64_t first;
+  int64_t columns;
+};
+
+// Some columns of a product, from the first of a panel on.
+struct ColumnRun {
+  int64_t first;
+  int64_t end;
 };
 
 // One block of C, [kRows, kVectors * kLanes].
@@ -177,12 +184,13 @@ static void Multiply(Factor<Real> a, Rows<const Real> b, int64_t columns, Rows<R
 
 // B is packed.
 template <typename Real>
-static void MultiplyPacked(Factor<Real> a, PackedRows<Real> b, int64_t columns, Rows<Real> c,
-                           bool accumulate) {
-  for (int64_t column = 0; column < columns; column += PanelWidth<Real>()) {
-    const int64_t width = PackedPanelWidth<Real>(columns, column);
+static void MultiplyPacked(Factor<Real> a, PackedRows<Real> b, const ColumnRun& columns,
+                           Rows<Real> c, bool accumulate) {
+  for (int64_t column = columns.first; column < columns.end; column += PanelWidth<Real>()) {
+    const int64_t width = PackedPanelWidth<Real>(b.columns, column);
     const Real* panel = b.data + column * b.depth + b.first * width;
-    MultiplyPanel(a, Rows<const Real>{panel, width}, Minimum(columns - column, PanelWidth<Real>()),
+    MultiplyPanel(a, Rows<const Real>{panel, width},
+                  Minimum(columns.end - column, PanelWidth<Real>()),
                   Rows<Real>{c.data + column, c.row}, accumulate);
   }
 }

@@ -8,6 +8,7 @@
 #include "common/calls.h"
 #include "common/slab.h"
 #include "cpu/blocks.h"
+#include "cpu/threads.h"
 
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
@@ -30,7 +31,7 @@ static inline void WithPitch(int64_t pitch, Body body) {
 }
 
 // Rows of a slab, borders included: they are counted from -1.
-static inline int64_t SlabRowsEnd(const Geometry& g) { return g.in_height + 2; }
+static inline int64_t SlabRows(const Geometry& g) { return g.in_height + 3; }
 
 // Loads images into slabs, a row at a time.
 template <typename Real>
@@ -87,17 +88,16 @@ class ImageSlabs {
 
   int64_t capacity() const { return capacity_; }
 
-  // Loads the images of a pass, from `first` to `end`, shared out among the threads.
-  void Load(int64_t first, int64_t end) const {
-#pragma omp for schedule(static) collapse(3) nowait
-    for (int64_t image = first; image < end; ++image) {
-      for (int64_t index = 0; index < blocks_.count(); ++index) {
-        for (int64_t y = -1; y < SlabRowsEnd(g_); ++y) {
-          const ChannelBlock& block = blocks_[index];
-          loader_.LoadRow(image, block, y, Slab(image, block));
-        }
+  // Loads the images of a pass, from `first` to `end`.
+  void Load(int64_t first, int64_t end, Worker* worker) const {
+    const int64_t rows = SlabRows(g_);
+    worker->ShareEvenly((end - first) * blocks_.count() * rows, [&](int64_t row, int64_t rows_end) {
+      for (; row < rows_end; ++row) {
+        const int64_t image = first + row / rows / blocks_.count();
+        const ChannelBlock& block = blocks_[row / rows % blocks_.count()];
+        loader_.LoadRow(image, block, row % rows - 1, Slab(image, block));
       }
-    }
+    });
   }
 
   // Every pass starts with a multiple of the capacity.

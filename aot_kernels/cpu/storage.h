@@ -4,7 +4,7 @@
 #ifndef MS_DEFORM_CPU_STORAGE_H_
 #define MS_DEFORM_CPU_STORAGE_H_
 
-#ifdef __F16C__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -30,9 +30,12 @@ static inline void VisitStorage(DType dtype, Void* data, Visitor visit) {
   });
 }
 
-#ifdef __F16C__
-// What Load and Store of common/dtype.h do, in one instruction. Those of AVX-512 have a mask, of
-// all lanes: GCC 12 warns of its own header for those without.
+#ifdef __AVX2__
+// What Load and Store of common/dtype.h do, for a vector: a line of the loops below is stored in
+// parts and read as a whole, for which a processor waits. Of AVX-512 those with a mask, of all
+// lanes: GCC 12 warns of its own header for those without.
+constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
 template <int kLanes>
 static inline Vector<float, kLanes> LoadHalves(const Float16* from) {
   if constexpr (kLanes == 4) {
@@ -49,8 +52,24 @@ static inline Vector<float, kLanes> LoadHalves(const Float16* from) {
 }
 
 template <int kLanes>
+static inline Vector<float, kLanes> LoadHalves(const BFloat16* from) {
+  if constexpr (kLanes == 4) {
+    const __m128i halves = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    return Vector<float, 4>(_mm_slli_epi32(_mm_cvtepu16_epi32(halves), 16));
+  } else if constexpr (kLanes == 8) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return Vector<float, 8>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+#ifdef __AVX512F__
+  } else {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return Vector<float, 16>(
+        _mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves), 16));
+#endif
+  }
+}
+
+template <int kLanes>
 static inline void StoreHalves(Vector<float, kLanes> values, Float16* to) {
-  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   if constexpr (kLanes == 4) {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_cvtps_ph(__m128(values), kNearest));
   } else if constexpr (kLanes == 8) {
@@ -62,12 +81,42 @@ static inline void StoreHalves(Vector<float, kLanes> values, Float16* to) {
 #endif
   }
 }
+
+template <int kLanes>
+static inline void StoreHalves(Vector<float, kLanes> values, BFloat16* to) {
+  typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
+  const Bits bits = Bits(values);
+  const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Bits halves = values != values ? (bits >> 16) | 0x40u : rounded;
+  if constexpr (kLanes == 4) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
+                     _mm_packus_epi32(__m128i(halves), __m128i(halves)));
+  } else if constexpr (kLanes == 8) {
+    const __m256i packed = _mm256_packus_epi32(__m256i(halves), __m256i(halves));
+    // The halves of each part of 128 bits are its lower ones.
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
+#ifdef __AVX512F__
+  } else {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm512_maskz_cvtepi32_epi16(0xffff, __m512i(halves)));
 #endif
+  }
+}
+#endif
+
+template <typename Storage>
+constexpr bool IsHalf() {
+  return std::is_same<Storage, Float16>::value || std::is_same<Storage, BFloat16>::value;
+}
 
 template <int kLanes, typename Real, typename Storage>
 static inline Vector<Real, kLanes> LoadLine(const Storage* from) {
-#ifdef __F16C__
-  if constexpr (std::is_same<Storage, Float16>::value) {
+  if constexpr (std::is_same<Storage, Real>::value) {
+    return LoadVector<Real, kLanes>(from);
+  }
+#ifdef __AVX2__
+  if constexpr (IsHalf<Storage>()) {
     return LoadHalves<kLanes>(from);
   }
 #endif
@@ -81,8 +130,11 @@ static inline Vector<Real, kLanes> LoadLine(const Storage* from) {
 
 template <int kLanes, typename Real, typename Storage>
 static inline void StoreLine(Vector<Real, kLanes> values, Storage* to) {
-#ifdef __F16C__
-  if constexpr (std::is_same<Storage, Float16>::value) {
+  if constexpr (std::is_same<Storage, Real>::value) {
+    return StoreVector<Real, kLanes>(to, values);
+  }
+#ifdef __AVX2__
+  if constexpr (IsHalf<Storage>()) {
     return StoreHalves<kLanes>(values, to);
   }
 #endif

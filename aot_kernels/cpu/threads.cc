@@ -13,8 +13,9 @@ constexpr int64_t kThreadWork = 1 << 19;
 // A pause is some 10 ns: awake for as long as a wake-up takes, then in turn with other threads, so
 // that more threads than CPUs get on, too.
 constexpr int kPauses = 2000;
-// What a thread needs from Team::Wait to the end of OpenMP's region.
+// What a thread needs from Worker::Wait to the end of OpenMP's region.
 constexpr int kPausesToEnd = 30;
+constexpr int kTakenBits = 40;
 
 inline void Pause() {
 #if defined(__x86_64__)
@@ -24,6 +25,22 @@ inline void Pause() {
 #endif
 }
 
+// A fair share of the pieces that are left, from `first` on: whole planes or rows of the grain if
+// it is as much, otherwise the half of a row, the half of that, and so on.
+int64_t CountToTake(int64_t first, int64_t left, const Grain& grain, int threads) {
+  const int64_t share = std::max<int64_t>(1, left / threads);
+  const int64_t in_row = grain.row - first % grain.row;
+  if (in_row == grain.row && share >= grain.row) {
+    const int64_t in_plane = grain.plane - first % grain.plane;
+    return std::min(share / grain.row * grain.row, in_plane);
+  }
+  int64_t count = grain.row;
+  while (count > share) {
+    count = CeilDivide(count, 2);
+  }
+  return std::min(count, in_row);
+}
+
 }  // namespace
 
 int ChooseThreads(int64_t multiply_adds) {
@@ -31,9 +48,9 @@ int ChooseThreads(int64_t multiply_adds) {
       std::min<int64_t>(omp_get_max_threads(), multiply_adds / kThreadWork + 1));
 }
 
-void Team::Wait() {
+void Team::Wait(int threads) {
   const int64_t round = round_.load();
-  if (waiting_.fetch_add(1) + 1 == omp_get_num_threads()) {
+  if (waiting_.fetch_add(1) + 1 == threads) {
     waiting_.store(0);
     round_.store(round + 1);
     return;
@@ -47,10 +64,25 @@ void Team::Wait() {
   }
 }
 
-void Team::Leave() {
+PieceRun Team::Take(uint32_t loop, int64_t pieces, const Grain& grain, int threads) {
+  std::atomic<int64_t>& place = loops_[loop % kLoops].number_and_taken;
+  const int64_t none_taken = static_cast<int64_t>(loop) << kTakenBits;
+  int64_t seen = place.load(std::memory_order_relaxed);
+  while (true) {
+    const int64_t first = seen >> kTakenBits == loop ? seen - none_taken : 0;
+    if (first >= pieces) {
+      return {pieces, pieces};
+    }
+    const int64_t end = first + CountToTake(first, pieces - first, grain, threads);
+    if (place.compare_exchange_weak(seen, none_taken + end, std::memory_order_relaxed)) {
+      return {first, end};
+    }
+  }
+}
+
+void Worker::Leave() {
   Wait();
-  // Thread 0 comes last to OpenMP's own barrier, and so does not sleep there.
-  for (int i = 0; i < kPausesToEnd && omp_get_thread_num() == 0; ++i) {
+  for (int i = 0; i < kPausesToEnd && thread_ == 0; ++i) {
     Pause();
   }
 }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The threads that share a call.
+//
+// A kernel is a sequence of loops over pieces of work and of barriers. Pieces are cut by the
+// geometry alone; which thread works on which of them never changes a bit of a result.
 #ifndef MS_DEFORM_CPU_THREADS_H_
 #define MS_DEFORM_CPU_THREADS_H_
 
@@ -8,35 +11,114 @@
 #include <atomic>
 #include <cstdint>
 
+#include "common/integers.h"
+#include "cpu/piece_times.h"
+#include "cpu/scratch.h"
+
 namespace ms_deform {
+
+// Pieces for a loop to have where there is work for them: four for each of 64 threads.
+constexpr int64_t kPieces = 256;
 
 // Threads for that many multiply-adds, OMP_NUM_THREADS at the most. Results do not depend on it.
 int ChooseThreads(int64_t multiply_adds);
 
-// Threads that wait for each other awake. OpenMP's own barriers sleep at once under MindSpore,
-// which sets OMP_WAIT_POLICY=passive, and waking up again takes 3 to 12 % of a call, more on a busy
-// host.
+// Pieces that cost less if one thread works on them together: `row` consecutive ones, and `plane`,
+// a whole number of rows.
+struct Grain {
+  int64_t row = 1;
+  int64_t plane = 1;
+};
+
+// Consecutive pieces.
+struct PieceRun {
+  int64_t first;
+  int64_t end;
+};
+
+// What the threads have in common.
 class Team {
  public:
+  // Until that many threads are here. Threads wait for each other awake: OpenMP's own barriers
+  // sleep at once under MindSpore, which sets OMP_WAIT_POLICY=passive, and waking up again takes 3
+  // to 12 % of a call, more on a busy host.
+  void Wait(int threads);
+
+  // The next pieces of a loop, none when all are taken. Loops are numbered in the order in which
+  // every thread comes to them.
+  PieceRun Take(uint32_t loop, int64_t pieces, const Grain& grain, int threads);
+
+ private:
+  // Pieces taken of a loop. A place is used again after kLoops loops: a kernel has fewer between
+  // two barriers.
+  struct alignas(kCacheLine) Loop {
+    std::atomic<int64_t> number_and_taken{0};
+  };
+  static constexpr uint32_t kLoops = 8;
+
+  alignas(kCacheLine) std::atomic<int> waiting_{0};
+  alignas(kCacheLine) std::atomic<int64_t> round_{0};
+  Loop loops_[kLoops];
+};
+
+// What one thread of a team calls.
+class Worker {
+ public:
+  Worker(Team* team, int thread, int threads) : team_(team), thread_(thread), threads_(threads) {}
+
+  int64_t thread() const { return thread_; }
+  int64_t threads() const { return threads_; }
+
+  // Calls body(first, end) for runs of consecutive pieces that no other thread works on, until all
+  // are taken.
+  template <typename Body>
+  void Share(int64_t pieces, const Grain& grain, Body body) {
+    ++loop_;
+    for (PieceRun run = team_->Take(loop_, pieces, grain, threads_); run.first < run.end;
+         run = team_->Take(loop_, pieces, grain, threads_)) {
+      const PieceTimer timer(loop_, PieceTimer::kAnyThread);
+      body(run.first, run.end);
+    }
+  }
+
+  // The same for pieces that are short and alike: one run for each thread.
+  template <typename Body>
+  void ShareEvenly(int64_t pieces, Body body) {
+    ++loop_;
+    for (int thread = PieceTimer::FirstThread(thread_);
+         thread < PieceTimer::EndThread(thread_, threads_); ++thread) {
+      const PieceTimer timer(loop_, thread);
+      body(pieces * thread / threads_, pieces * (thread + 1) / threads_);
+    }
+  }
+
   // Until all threads are here.
-  void Wait();
-  // What each thread calls at the end.
+  void Wait() {
+    PieceTimer::Barrier();
+    team_->Wait(PieceTimer::Running(threads_));
+  }
+
+  // What each thread calls at the end: thread 0 comes last to OpenMP's own barrier, and so does not
+  // sleep there.
   void Leave();
 
  private:
-  std::atomic<int> waiting_{0};
-  std::atomic<int64_t> round_{0};
+  Team* team_;
+  int thread_;
+  int threads_;
+  uint32_t loop_ = 0;
 };
 
-// Calls body(team) on that many threads, or on as few as OpenMP grants. Loops are shared out with
-// `omp for nowait`, and team.Wait() is the barrier.
+// Calls body(worker) on that many threads, or on as few as OpenMP grants.
 template <typename Body>
 void RunThreads(int threads, Body body) {
   Team team;
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(PieceTimer::Running(threads))
   {
-    body(team);
-    team.Leave();
+    Worker worker(&team, omp_get_thread_num(),
+                  PieceTimer::Modelled(omp_get_num_threads(), threads));
+    body(worker);
+    worker.Leave();
   }
 }
 
