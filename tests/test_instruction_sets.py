@@ -12,6 +12,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from geometries import Geometry
@@ -42,6 +43,23 @@ def test_the_number_of_threads_does_not_change_a_bit(driver_of, target):
         ((output, gradients),) = driver.solve([problem], "float32", OMP_NUM_THREADS=threads)
         bits.add(b"".join(array.tobytes() for array in (output, *gradients)))
     assert len(bits) == 1
+
+
+@pytest.mark.parametrize("target", cpu_targets(), ids="-".join)
+def test_what_an_earlier_call_left_in_the_scratch_is_not_read(driver_of, target):
+    """Groups of 3 channels leave places in their blocks that no product writes."""
+    machine, isa = target
+    earlier, problem = (
+        problem_of(Geometry(batch=1, channels_out=6, size=(150, 120), **channels), "float32")
+        for channels in ({"channels_in": 64}, {"channels_in": 9, "groups": 3})
+    )
+    for name in ("input", "weight", "grad_output"):
+        earlier[name] = np.full_like(earlier[name], np.nan)
+    driver = replace(driver_of(machine), isa=isa)
+    # One thread for each of two bands, and more threads than bands.
+    for threads in "13":
+        _, (_, gradients) = driver.solve([earlier, problem], "float32", OMP_NUM_THREADS=threads)
+        assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
 # The first has no instruction beyond those that every machine has; the last has all.

@@ -351,7 +351,8 @@ class BackwardInput {
     LoadGradOutput(call_, tile, block, {0, g_.group_out_channels}, memory.grad_output);
     for (int64_t t = 0; t < run.taps; ++t) {
       Real* grad_columns = unit.grad_columns + t * ColumnsSize();
-      FillZeros(grad_columns, HasEmptyColumns(block) ? ColumnsSize() : 0);
+      // Behind the last of several members are columns that no product writes.
+      FillZeros(grad_columns, block.members > 1 ? ColumnsSize() : 0);
       GradColumns(tile, block, run.first + t, {memory.grad_output, grad_columns});
       TapScatter* scatter = unit.scatters + t * blocks_.most_slices();
       VisitSlices(tile, block, grad_columns,
