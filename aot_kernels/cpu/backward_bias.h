@@ -28,17 +28,12 @@ class BackwardBias {
     });
     const int threads = ChooseThreads(g_.batch * g_.out_channels * g_.out_pixels);
     RunThreads(threads, [this](Worker& worker) {
-      worker.ShareEvenly(g_.out_channels * sums_of_channel_, [&](int64_t piece, int64_t end) {
-        for (; piece < end; ++piece) {
-          sums_[piece] = SumSegment(piece);
-        }
-      });
+      worker.ShareEvenly(g_.out_channels * sums_of_channel_,
+                         [&](int64_t piece) { sums_[piece] = SumSegment(piece); });
       worker.Wait();
-      worker.ShareEvenly(g_.out_channels, [&](int64_t channel, int64_t end) {
-        for (; channel < end; ++channel) {
-          const Real sum = Sum(sums_ + channel * sums_of_channel_, sums_of_channel_);
-          StoreValues(call_.dtype, &sum, 1, call_.grad_bias, channel);
-        }
+      worker.ShareEvenly(g_.out_channels, [&](int64_t channel) {
+        const Real sum = Sum(sums_ + channel * sums_of_channel_, sums_of_channel_);
+        StoreValues(call_.dtype, &sum, 1, call_.grad_bias, channel);
       });
     });
   }

@@ -56,7 +56,7 @@ class BackwardInput {
     }
     const int64_t fitting = Minimum(items, Maximum(1, kWaveBytes / ItemBytes()));
     wave_ = CeilDivide(items, CeilDivide(items, fitting));
-    const bool phases = !EnoughFor(threads_, wave_) || !EnoughFor(threads_, items % wave_);
+    const bool phases = !EnoughBands(wave_) || !EnoughBands(items % wave_);
     units_ = phases ? threads_ * kThreadUnits : 0;
   }
 
@@ -138,9 +138,9 @@ class BackwardInput {
   }
 
   // Whether one thread for each band of so many items keeps all threads busy.
-  bool EnoughFor(int64_t threads, int64_t items) const {
+  bool EnoughBands(int64_t items) const {
     const int64_t bands = items * bands_;
-    return bands % threads == 0 || bands >= 4 * threads;
+    return bands % threads_ == 0 || bands >= 4 * threads_;
   }
 
   int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
@@ -174,12 +174,10 @@ class BackwardInput {
   void PackWeights(Worker* worker) const {
     const int64_t outputs = g_.group_out_channels;
     VisitStorage<Real>(call_.dtype, call_.inputs.weight, [&](const auto* weight) {
-      worker->ShareEvenly(blocks_.count() * outputs, [&](int64_t piece, int64_t end) {
-        for (; piece < end; ++piece) {
-          const ChannelBlock& block = blocks_[piece / outputs];
-          for (int64_t member = 0; member < block.members; ++member) {
-            PackOutput(weight, block, member, piece % outputs);
-          }
+      worker->ShareEvenly(blocks_.count() * outputs, [&](int64_t piece) {
+        const ChannelBlock& block = blocks_[piece / outputs];
+        for (int64_t member = 0; member < block.members; ++member) {
+          PackOutput(weight, block, member, piece % outputs);
         }
       });
     });
@@ -233,7 +231,7 @@ class BackwardInput {
   void RunWave(const Wave& wave, Worker* worker) const {
     LoadRows(wave, worker);
     worker->Wait();
-    if (EnoughFor(threads_, wave.end - wave.first)) {
+    if (EnoughBands(wave.end - wave.first)) {
       RunBands(wave, worker);
     } else {
       RunPhases(wave, worker);
@@ -246,14 +244,12 @@ class BackwardInput {
   // Loads the image slabs, and clears the gradient slabs.
   void LoadRows(const Wave& wave, Worker* worker) const {
     const int64_t rows = SlabRows(g_);
-    worker->ShareEvenly((wave.end - wave.first) * rows, [&](int64_t piece, int64_t end) {
-      for (; piece < end; ++piece) {
-        const Item item = ItemAt(wave, wave.first + piece / rows);
-        loader_.LoadRow(item.image, *item.block, piece % rows - 1, item.slab);
-        const int64_t row = SlabWidth(g_) * item.block->pitch;
-        for (int64_t band = 0; band < bands_; ++band) {
-          FillZeros(item.grad_slabs + band * slab_size_ + piece % rows * row, row);
-        }
+    worker->ShareEvenly((wave.end - wave.first) * rows, [&](int64_t piece) {
+      const Item item = ItemAt(wave, wave.first + piece / rows);
+      loader_.LoadRow(item.image, *item.block, piece % rows - 1, item.slab);
+      const int64_t row = SlabWidth(g_) * item.block->pitch;
+      for (int64_t band = 0; band < bands_; ++band) {
+        FillZeros(item.grad_slabs + band * slab_size_ + piece % rows * row, row);
       }
     });
   }
@@ -261,11 +257,7 @@ class BackwardInput {
   // Each band by one thread.
   void RunBands(const Wave& wave, Worker* worker) const {
     const Memory memory = MemoryOf(worker);
-    worker->Share(BandsOf(wave), {}, [&](int64_t index, int64_t end) {
-      for (; index < end; ++index) {
-        RunBand(BandAt(wave, index), memory);
-      }
-    });
+    worker->Share(BandsOf(wave), [&](int64_t index) { RunBand(BandAt(wave, index), memory); });
     worker->Wait();
   }
 
@@ -325,11 +317,9 @@ class BackwardInput {
   void MakeUnits(const Wave& wave, int64_t phase, Worker* worker) const {
     const int64_t bands = BandsOf(wave);
     const Memory memory = MemoryOf(worker);
-    worker->Share(units_, {}, [&](int64_t index, int64_t end) {
-      for (; index < end; ++index) {
-        const int64_t unit = phase * units_ + index;
-        MakeUnit(BandAt(wave, unit % bands), unit / bands, UnitAt(phase, index), memory);
-      }
+    worker->Share(units_, [&](int64_t index) {
+      const int64_t unit = phase * units_ + index;
+      MakeUnit(BandAt(wave, unit % bands), unit / bands, UnitAt(phase, index), memory);
     });
   }
 
@@ -371,14 +361,12 @@ class BackwardInput {
     const int64_t rows = CeilDivide(g_.in_height, kRowPieces);
     const int64_t pieces = CeilDivide(g_.in_height, rows);
     const int64_t slices = blocks_.most_slices();
-    worker->Share(BandsOf(wave) * slices * pieces, {}, [&](int64_t piece, int64_t end) {
-      for (; piece < end; ++piece) {
-        const int64_t y = piece % pieces * rows;
-        const SlabRange range = {
-            static_cast<int32_t>(SlabPixel(g_, y, -1)),
-            static_cast<int32_t>(SlabPixel(g_, Minimum(y + rows, g_.in_height), -1))};
-        ScatterToRange(wave, phase, piece / pieces / slices, piece / pieces % slices, range);
-      }
+    worker->Share(BandsOf(wave) * slices * pieces, [&](int64_t piece) {
+      const int64_t y = piece % pieces * rows;
+      const SlabRange range = {
+          static_cast<int32_t>(SlabPixel(g_, y, -1)),
+          static_cast<int32_t>(SlabPixel(g_, Minimum(y + rows, g_.in_height), -1))};
+      ScatterToRange(wave, phase, piece / pieces / slices, piece / pieces % slices, range);
     });
   }
 
@@ -472,10 +460,8 @@ class BackwardInput {
   }
 
   void StoreGradRows(const Wave& wave, Worker* worker) const {
-    worker->ShareEvenly((wave.end - wave.first) * g_.in_height, [&](int64_t piece, int64_t end) {
-      for (; piece < end; ++piece) {
-        StoreGradRow(ItemAt(wave, wave.first + piece / g_.in_height), piece % g_.in_height);
-      }
+    worker->ShareEvenly((wave.end - wave.first) * g_.in_height, [&](int64_t piece) {
+      StoreGradRow(ItemAt(wave, wave.first + piece / g_.in_height), piece % g_.in_height);
     });
   }
 

@@ -113,16 +113,15 @@ class BackwardWeight {
         grad_outputs_ + thread * GradOutputSize()};
     const int64_t parts = parts_.count();
     const int64_t plane = g_.taps * parts;
-    worker->Share(
-        blocks_.count() * splits_ * plane, {parts, plane}, [&](int64_t first, int64_t end) {
-          const int64_t index = first / plane;
-          const int64_t tap = first % plane / parts;
-          const int64_t part = first % parts;
-          const TapRun taps = {tap, CeilDivide(end - first, parts)};
-          const ColumnRun outputs = parts_.Outputs({part, Minimum(part + (end - first), parts)});
-          RunShare({blocks_[index / splits_], index % splits_, taps, outputs}, image, image_end,
-                   memory);
-        });
+    worker->ShareRuns(blocks_.count() * splits_ * plane, {parts, plane}, [&](const PieceRun& run) {
+      const int64_t count = run.end - run.first;
+      const int64_t index = run.first / plane;
+      const int64_t part = run.first % parts;
+      const TapRun taps = {run.first % plane / parts, CeilDivide(count, parts)};
+      const ColumnRun outputs = parts_.Outputs({part, Minimum(part + count, parts)});
+      RunShare({blocks_[index / splits_], index % splits_, taps, outputs}, image, image_end,
+               memory);
+    });
   }
 
   // As much of a share as lies in the images from `image` to `image_end`.
@@ -171,12 +170,10 @@ class BackwardWeight {
   void StoreSums(Worker* worker) const {
     const int64_t outputs = g_.group_out_channels;
     VisitStorage<Real>(call_.dtype, call_.grad_weight, [&](auto* grad_weight) {
-      worker->ShareEvenly(blocks_.count() * outputs, [&](int64_t piece, int64_t end) {
-        for (; piece < end; ++piece) {
-          const ChannelBlock& block = blocks_[piece / outputs];
-          for (int64_t member = 0; member < block.members; ++member) {
-            StoreOutput(block, member, piece % outputs, grad_weight);
-          }
+      worker->ShareEvenly(blocks_.count() * outputs, [&](int64_t piece) {
+        const ChannelBlock& block = blocks_[piece / outputs];
+        for (int64_t member = 0; member < block.members; ++member) {
+          StoreOutput(block, member, piece % outputs, grad_weight);
         }
       });
     });

@@ -136,6 +136,11 @@ static inline ChannelBlock BlockAt(const Geometry& g, int64_t channel) {
   return block;
 }
 
+// A chain is the blocks of one group, or one block of several groups.
+static inline bool EndsChain(const Geometry& g, const ChannelBlock& block) {
+  return (block.channel + block.width) % g.group_in_channels == 0;
+}
+
 // All blocks and their slices, in the order of their channels.
 template <typename Real>
 class ChannelBlocks {
@@ -144,6 +149,7 @@ class ChannelBlocks {
     for (int64_t channel = 0; channel < g.in_channels;) {
       const ChannelBlock block = BlockAt<Real>(g, channel);
       ++count_;
+      chains_ += EndsChain(g, block);
       slice_count_ += block.offset_groups;
       most_slices_ = Maximum(most_slices_, block.offset_groups);
       pitch_ += block.pitch;
@@ -182,6 +188,7 @@ class ChannelBlocks {
   }
 
   int64_t count() const { return count_; }
+  int64_t chains() const { return chains_; }
   const ChannelBlock& operator[](int64_t index) const { return blocks_[index]; }
 
   const Slice* SlicesOf(const ChannelBlock& block) const { return slices_ + block.first_slice; }
@@ -204,6 +211,7 @@ class ChannelBlocks {
 
   const Geometry& g_;
   int64_t count_ = 0;
+  int64_t chains_ = 0;
   int64_t slice_count_ = 0;
   int64_t pitch_ = 0;
   int64_t packed_ = 0;

@@ -23,8 +23,7 @@ class Forward {
         images_(g_, blocks_, {g_, call.dtype, call.inputs.input, blocks_}),
         member_outputs_(PaddedColumns<Real>(g_.group_out_channels)),
         most_members_(CeilDivide(blocks_.most_outputs(), Maximum(1, g_.group_out_channels))),
-        chains_(CountChains()),
-        parts_(g_.group_out_channels, g_.batch * TilesPerImage(g_) * chains_),
+        parts_(g_.group_out_channels, g_.batch * TilesPerImage(g_) * blocks_.chains()),
         sampler_(g_, {g_, call.dtype, call.inputs}, blocks_) {}
 
   void Run() {
@@ -72,12 +71,10 @@ class Forward {
   void PackWeights(Worker* worker) const {
     const int64_t vectors = CeilDivide(member_outputs_, Lanes<Real>());
     VisitStorage<Real>(call_.dtype, call_.inputs.weight, [&](const auto* weight) {
-      worker->Share(blocks_.count() * vectors, {}, [&](int64_t piece, int64_t end) {
-        for (; piece < end; ++piece) {
-          const ChannelBlock& block = blocks_[piece / vectors];
-          for (int64_t member = 0; member < block.members; ++member) {
-            PackOutputs(weight, block, member, piece % vectors * Lanes<Real>());
-          }
+      worker->Share(blocks_.count() * vectors, [&](int64_t piece) {
+        const ChannelBlock& block = blocks_[piece / vectors];
+        for (int64_t member = 0; member < block.members; ++member) {
+          PackOutputs(weight, block, member, piece % vectors * Lanes<Real>());
         }
       });
     });
@@ -127,15 +124,14 @@ class Forward {
   // A piece is a part of the outputs of a chain, for one tile.
   void RunTiles(int64_t begin, int64_t end, Worker* worker) const {
     const int64_t thread = worker->thread();
-    const int64_t of_tile = chains_ * parts_.count();
+    const int64_t of_tile = blocks_.chains() * parts_.count();
     const BlockSamples<Real> samples = {samples_ + thread * blocks_.most_taps(),
                                         columns_ + thread * ColumnsSize()};
-    worker->Share((end - begin) * of_tile, {of_tile, of_tile},
-                  [&](int64_t first, int64_t first_after) {
-                    const int64_t tile = first / of_tile;
-                    RunTile(begin + tile, {first - tile * of_tile, first_after - tile * of_tile},
-                            samples, sums_ + thread * SumsSize());
-                  });
+    worker->ShareRuns((end - begin) * of_tile, {of_tile, of_tile}, [&](const PieceRun& run) {
+      const int64_t tile = run.first / of_tile;
+      RunTile(begin + tile, {run.first - tile * of_tile, run.end - tile * of_tile}, samples,
+              sums_ + thread * SumsSize());
+    });
   }
 
   // pieces: of the tile
@@ -151,7 +147,7 @@ class Forward {
       if (outputs.first < outputs.end) {
         RunBlock(tile, block, outputs, samples, sums);
       }
-      chain += EndsChain(block);
+      chain += EndsChain(g_, block);
     }
   }
 
@@ -163,24 +159,9 @@ class Forward {
       sampler_.Run(tile, block, run, images_.Slab(tile.image, block), samples);
       MultiplyTaps(tile, block, run, outputs, samples.columns, {sums, !starts_chain || tap > 0});
     }
-    if (EndsChain(block)) {
+    if (EndsChain(g_, block)) {
       StoreOutputs(tile, block, outputs, sums);
     }
-  }
-
-  int64_t CountChains() const {
-    int64_t chains = 0;
-    for (int64_t channel = 0; channel < g_.in_channels;) {
-      const ChannelBlock block = BlockAt<Real>(g_, channel);
-      chains += EndsChain(block);
-      channel += block.width;
-    }
-    return chains;
-  }
-
-  // A chain is the blocks of one group, or one block of several groups.
-  bool EndsChain(const ChannelBlock& block) const {
-    return (block.channel + block.width) % g_.group_in_channels == 0;
   }
 
   // The sums of a tile, and whether a product adds to them.
@@ -231,7 +212,6 @@ class Forward {
   ImageSlabs<Real> images_;
   int64_t member_outputs_;  // of one group, padded
   int64_t most_members_;    // of a block
-  int64_t chains_;
   OutputParts parts_;
   Sampler<Real> sampler_;
   Real* weights_ = nullptr;              // [block, member], each packed [tap, column][output]

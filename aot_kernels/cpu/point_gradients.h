@@ -77,11 +77,9 @@ class PointGradients {
     for (int64_t begin = first; blocks_.split() && begin < end;) {
       const int64_t last = LastOfOffsetGroup(begin, end);
       if (BlockOf(begin).width < g_.offset_group_channels) {
-        worker->ShareEvenly(g_.taps * runs, [&](int64_t piece, int64_t pieces_end) {
-          for (; piece < pieces_end; ++piece) {
-            AddSharesOf({begin, last, shares_ + (begin - first) * size_}, piece / runs,
-                        piece % runs * kTilePixels);
-          }
+        worker->ShareEvenly(g_.taps * runs, [&](int64_t piece) {
+          AddSharesOf({begin, last, shares_ + (begin - first) * size_}, piece / runs,
+                      piece % runs * kTilePixels);
         });
       }
       begin = last + 1;

@@ -76,8 +76,8 @@ static SlabRange CornersOf(int64_t pixels, const TapPoints<Real>& points) {
   return range;
 }
 
-// As ScatterTap, as far as corners lie in whole rows of the slab. For each of their elements it
-// does the same additions in the same order.
+// The scattering of VisitCorners, as far as corners lie in whole rows of the slab: for each of
+// their elements the same additions in the same order.
 template <int kPitch, typename Real>
 static void ScatterToRows(const TapSamples<Real>& samples, Matrix<const Real> grad_columns,
                           Real* grad_slab, int32_t slab_width, const SlabRange& rows) {

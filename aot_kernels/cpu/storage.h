@@ -105,44 +105,40 @@ static inline void StoreHalves(Vector<float, kLanes> values, BFloat16* to) {
 }
 #endif
 
-template <typename Storage>
-constexpr bool IsHalf() {
-  return std::is_same<Storage, Float16>::value || std::is_same<Storage, BFloat16>::value;
-}
-
+// Storage is Real or a half.
 template <int kLanes, typename Real, typename Storage>
 static inline Vector<Real, kLanes> LoadLine(const Storage* from) {
   if constexpr (std::is_same<Storage, Real>::value) {
     return LoadVector<Real, kLanes>(from);
-  }
+  } else {
 #ifdef __AVX2__
-  if constexpr (IsHalf<Storage>()) {
     return LoadHalves<kLanes>(from);
-  }
-#endif
-  Real line[kLanes];
+#else
+    Real line[kLanes];
 #pragma omp simd
-  for (int i = 0; i < kLanes; ++i) {
-    line[i] = Load(from[i]);
+    for (int i = 0; i < kLanes; ++i) {
+      line[i] = Load(from[i]);
+    }
+    return LoadVector<Real, kLanes>(line);
+#endif
   }
-  return LoadVector<Real, kLanes>(line);
 }
 
 template <int kLanes, typename Real, typename Storage>
 static inline void StoreLine(Vector<Real, kLanes> values, Storage* to) {
   if constexpr (std::is_same<Storage, Real>::value) {
-    return StoreVector<Real, kLanes>(to, values);
-  }
+    StoreVector<Real, kLanes>(to, values);
+  } else {
 #ifdef __AVX2__
-  if constexpr (IsHalf<Storage>()) {
-    return StoreHalves<kLanes>(values, to);
-  }
-#endif
-  Real line[kLanes];
-  StoreVector<Real, kLanes>(line, values);
+    StoreHalves<kLanes>(values, to);
+#else
+    Real line[kLanes];
+    StoreVector<Real, kLanes>(line, values);
 #pragma omp simd
-  for (int i = 0; i < kLanes; ++i) {
-    Store(line[i], to + i);
+    for (int i = 0; i < kLanes; ++i) {
+      Store(line[i], to + i);
+    }
+#endif
   }
 }
 

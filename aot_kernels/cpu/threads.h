@@ -12,7 +12,6 @@
 #include <cstdint>
 
 #include "common/integers.h"
-#include "cpu/piece_times.h"
 #include "cpu/scratch.h"
 
 namespace ms_deform {
@@ -67,36 +66,34 @@ class Worker {
   Worker(Team* team, int thread, int threads) : team_(team), thread_(thread), threads_(threads) {}
 
   int64_t thread() const { return thread_; }
-  int64_t threads() const { return threads_; }
 
-  // Calls body(first, end) for runs of consecutive pieces that no other thread works on, until all
-  // are taken.
+  // Calls body(piece) for each piece that no other thread works on, until all are taken.
   template <typename Body>
-  void Share(int64_t pieces, const Grain& grain, Body body) {
+  void Share(int64_t pieces, Body body) {
+    ShareRuns(pieces, {}, [&](const PieceRun& run) { body(run.first); });
+  }
+
+  // Calls body(run) for runs of pieces, as long as the grain has them.
+  template <typename Body>
+  void ShareRuns(int64_t pieces, const Grain& grain, Body body) {
     ++loop_;
     for (PieceRun run = team_->Take(loop_, pieces, grain, threads_); run.first < run.end;
          run = team_->Take(loop_, pieces, grain, threads_)) {
-      const PieceTimer timer(loop_, PieceTimer::kAnyThread);
-      body(run.first, run.end);
+      body(run);
     }
   }
 
-  // The same for pieces that are short and alike: one run for each thread.
+  // As Share, for pieces that are short and alike: as many for each thread.
   template <typename Body>
-  void ShareEvenly(int64_t pieces, Body body) {
-    ++loop_;
-    for (int thread = PieceTimer::FirstThread(thread_);
-         thread < PieceTimer::EndThread(thread_, threads_); ++thread) {
-      const PieceTimer timer(loop_, thread);
-      body(pieces * thread / threads_, pieces * (thread + 1) / threads_);
+  void ShareEvenly(int64_t pieces, Body body) const {
+    for (int64_t piece = pieces * thread_ / threads_; piece < pieces * (thread_ + 1) / threads_;
+         ++piece) {
+      body(piece);
     }
   }
 
   // Until all threads are here.
-  void Wait() {
-    PieceTimer::Barrier();
-    team_->Wait(PieceTimer::Running(threads_));
-  }
+  void Wait() { team_->Wait(threads_); }
 
   // What each thread calls at the end: thread 0 comes last to OpenMP's own barrier, and so does not
   // sleep there.
@@ -113,10 +110,9 @@ class Worker {
 template <typename Body>
 void RunThreads(int threads, Body body) {
   Team team;
-#pragma omp parallel num_threads(PieceTimer::Running(threads))
+#pragma omp parallel num_threads(threads)
   {
-    Worker worker(&team, omp_get_thread_num(),
-                  PieceTimer::Modelled(omp_get_num_threads(), threads));
+    Worker worker(&team, omp_get_thread_num(), omp_get_num_threads());
     body(worker);
     worker.Leave();
   }
