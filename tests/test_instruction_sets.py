@@ -28,18 +28,27 @@ def isa_in_use(driver: Driver) -> str:
     return driver.run("isa").stdout.strip()
 
 
-@pytest.mark.parametrize("target", cpu_targets(), ids="-".join)
-def test_the_number_of_threads_does_not_change_a_bit(driver_of, target):
-    machine, isa = target
-    # Channels beyond a block and a slab, several tiles and images: work for more than 8 threads.
-    geometry = Geometry(
+# Channels beyond a block and a slab, several tiles and images, work for more than 8 threads; and one
+# image with many offset groups, of which threads share the bands of the input's gradient.
+SHARED = {
+    "groups": Geometry(
         batch=3, channels_in=140, channels_out=72, size=(23, 31), kernel=(3, 3), groups=2
-    )
+    ),
+    "offset groups": Geometry(
+        batch=1, channels_in=60, channels_out=40, size=(45, 50), kernel=(3, 3), offset_groups=6
+    ),
+}
+
+
+@pytest.mark.parametrize("geometry", SHARED.values(), ids=SHARED)
+@pytest.mark.parametrize("target", cpu_targets(), ids="-".join)
+def test_the_number_of_threads_does_not_change_a_bit(driver_of, target, geometry):
+    machine, isa = target
     driver = replace(driver_of(machine), isa=isa)
     assert isa_in_use(driver) == isa
     problem = problem_of(geometry, "float32")
     bits = set()
-    for threads in "1238":
+    for threads in ("1", "2", "3", "8", "16", "64"):
         ((output, gradients),) = driver.solve([problem], "float32", OMP_NUM_THREADS=threads)
         bits.add(b"".join(array.tobytes() for array in (output, *gradients)))
     assert len(bits) == 1

@@ -137,10 +137,10 @@ class BackwardInput {
     scatters_ = placer->Place<TapScatter>(2 * units_ * kUnitTaps * blocks_.most_slices());
   }
 
-  // Whether one thread for each band of so many items keeps all threads busy.
+  // Whether one thread for each slice of the bands of so many items keeps all threads busy.
   bool EnoughBands(int64_t items) const {
-    const int64_t bands = items * bands_;
-    return bands % threads_ == 0 || bands >= 4 * threads_;
+    const int64_t pieces = items * bands_ * blocks_.most_slices();
+    return pieces % threads_ == 0 || pieces >= 4 * threads_;
   }
 
   int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
@@ -254,10 +254,14 @@ class BackwardInput {
     });
   }
 
-  // Each band by one thread.
+  // A piece is one slice of a band.
   void RunBands(const Wave& wave, Worker* worker) const {
     const Memory memory = MemoryOf(worker);
-    worker->Share(BandsOf(wave), [&](int64_t index) { RunBand(BandAt(wave, index), memory); });
+    const int64_t slices = blocks_.most_slices();
+    worker->ShareRuns(BandsOf(wave) * slices, {slices, slices}, [&](const PieceRun& run) {
+      const int64_t first = run.first % slices;
+      RunBand(BandAt(wave, run.first / slices), {first, first + run.end - run.first}, memory);
+    });
     worker->Wait();
   }
 
@@ -266,8 +270,12 @@ class BackwardInput {
             grad_columns_ + worker->thread() * ColumnsSize()};
   }
 
-  void RunBand(const Band& band, const Memory& memory) const {
+  void RunBand(const Band& band, const PieceRun& slices, const Memory& memory) const {
     const ChannelBlock& block = *band.item.block;
+    const PieceRun run = {slices.first, Minimum(slices.end, block.offset_groups)};
+    if (run.first >= run.end) {
+      return;
+    }
     // Columns without a channel stay 0.
     FillZeros(memory.grad_columns, ColumnsSize());
     Tile tile;
@@ -275,8 +283,8 @@ class BackwardInput {
       SetTileOf(band, index, &tile);
       LoadGradOutput(call_, tile, block, {0, g_.group_out_channels}, memory.grad_output);
       for (int64_t tap = 0; tap < g_.taps; ++tap) {
-        GradColumns(tile, block, tap, memory);
-        VisitSlices(tile, block, memory.grad_columns,
+        GradColumns(tile, block, run, tap, memory);
+        VisitSlices(tile, block, run, memory.grad_columns,
                     [&](const Slice& slice, auto pitch, const Matrix<const Real>& columns) {
                       TapPoints<Real> points;
                       TapSamples<Real> samples;
@@ -336,6 +344,7 @@ class BackwardInput {
       return;
     }
     const ChannelBlock& block = *band.item.block;
+    const PieceRun slices = {0, block.offset_groups};
     Tile tile;
     SetTileOf(band, step / UnitsOfTile(), &tile);
     LoadGradOutput(call_, tile, block, {0, g_.group_out_channels}, memory.grad_output);
@@ -343,9 +352,9 @@ class BackwardInput {
       Real* grad_columns = unit.grad_columns + t * ColumnsSize();
       // Behind the last of several members are columns that no product writes.
       FillZeros(grad_columns, block.members > 1 ? ColumnsSize() : 0);
-      GradColumns(tile, block, run.first + t, {memory.grad_output, grad_columns});
+      GradColumns(tile, block, slices, run.first + t, {memory.grad_output, grad_columns});
       TapScatter* scatter = unit.scatters + t * blocks_.most_slices();
-      VisitSlices(tile, block, grad_columns,
+      VisitSlices(tile, block, slices, grad_columns,
                   [&](const Slice& slice, auto pitch, const Matrix<const Real>& columns) {
                     TapPoints<Real> points;
                     RunSlice<pitch, false>(tile, band, slice, run.first + t, columns, &points,
@@ -411,10 +420,12 @@ class BackwardInput {
     return Minimum(TilePixels(g_), g_.out_pixels - tile * TilePixels(g_));
   }
 
-  // grad_columns[pixel, column] of one tap.
-  void GradColumns(const Tile& tile, const ChannelBlock& block, int64_t tap,
+  // grad_columns[pixel, column] of one tap, of some slices.
+  void GradColumns(const Tile& tile, const ChannelBlock& block, const PieceRun& slices, int64_t tap,
                    const Memory& memory) const {
     const int64_t outputs = g_.group_out_channels;
+    const ColumnRun columns = {block.member_columns * slices.first / block.offset_groups,
+                               block.member_columns * slices.end / block.offset_groups};
     for (int64_t member = 0; member < block.members; ++member) {
       Factor<Real> a;
       a.data = memory.grad_output + member * outputs * kTilePixels;
@@ -424,16 +435,16 @@ class BackwardInput {
       a.step = kTilePixels;
       MultiplyPacked(
           a, PackedRows<Real>{WeightsOf(block, member, tap), outputs, 0, block.member_columns},
-          {0, block.member_columns},
+          columns,
           Rows<Real>{memory.grad_columns + member * block.member_columns, block.pitch}, false);
     }
   }
 
-  // Calls visit(slice, pitch, columns) for each slice of a block, of a tile's columns.
+  // Calls visit(slice, pitch, columns) for some slices of a block, of a tile's columns.
   template <typename Visitor>
-  void VisitSlices(const Tile& tile, const ChannelBlock& block, const Real* columns,
-                   Visitor visit) const {
-    for (int64_t i = 0; i < block.offset_groups; ++i) {
+  void VisitSlices(const Tile& tile, const ChannelBlock& block, const PieceRun& slices,
+                   const Real* columns, Visitor visit) const {
+    for (int64_t i = slices.first; i < slices.end; ++i) {
       const Slice& slice = blocks_.SlicesOf(block)[i];
       const Matrix<const Real> of_slice = {columns + slice.column, block.pitch, tile.pixels,
                                            slice.pitch};

@@ -69,7 +69,7 @@ struct PackedRows {
   int64_t columns;
 };
 
-// Some columns of a product, from the first of a panel on.
+// Some columns of a product.
 struct ColumnRun {
   int64_t first;
   int64_t end;
@@ -186,12 +186,14 @@ static void Multiply(Factor<Real> a, Rows<const Real> b, int64_t columns, Rows<R
 template <typename Real>
 static void MultiplyPacked(Factor<Real> a, PackedRows<Real> b, const ColumnRun& columns,
                            Rows<Real> c, bool accumulate) {
-  for (int64_t column = columns.first; column < columns.end; column += PanelWidth<Real>()) {
-    const int64_t width = PackedPanelWidth<Real>(b.columns, column);
-    const Real* panel = b.data + column * b.depth + b.first * width;
-    MultiplyPanel(a, Rows<const Real>{panel, width},
-                  Minimum(columns.end - column, PanelWidth<Real>()),
+  for (int64_t column = columns.first; column < columns.end;) {
+    const int64_t in_panel = column % PanelWidth<Real>();
+    const int64_t width = PackedPanelWidth<Real>(b.columns, column - in_panel);
+    const Real* panel = b.data + (column - in_panel) * b.depth + b.first * width;
+    const int64_t end = Minimum(columns.end, column - in_panel + width);
+    MultiplyPanel(a, Rows<const Real>{panel + in_panel, width}, end - column,
                   Rows<Real>{c.data + column, c.row}, accumulate);
+    column = end;
   }
 }
 

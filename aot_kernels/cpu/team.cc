@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cpu/threads.h"
+#include "cpu/team.h"
 
+#include <omp.h>
 #include <sched.h>
 
 #include <algorithm>
+
+#include "common/integers.h"
 
 namespace ms_deform {
 namespace {
@@ -13,7 +16,7 @@ constexpr int64_t kThreadWork = 1 << 19;
 // A pause is some 10 ns: awake for as long as a wake-up takes, then in turn with other threads, so
 // that more threads than CPUs get on, too.
 constexpr int kPauses = 2000;
-// What a thread needs from Worker::Wait to the end of OpenMP's region.
+// What a thread needs from Team::Wait to the end of OpenMP's region.
 constexpr int kPausesToEnd = 30;
 constexpr int kTakenBits = 40;
 
@@ -80,9 +83,9 @@ PieceRun Team::Take(uint32_t loop, int64_t pieces, const Grain& grain, int threa
   }
 }
 
-void Worker::Leave() {
-  Wait();
-  for (int i = 0; i < kPausesToEnd && thread_ == 0; ++i) {
+void Team::Leave(int thread, int threads) {
+  Wait(threads);
+  for (int i = 0; i < kPausesToEnd && thread == 0; ++i) {
     Pause();
   }
 }

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the CPU kernels would scale to many threads, from the times of their pieces on one.
+
+A library that is built for it (aot_kernels/cpu/modelled_threads.h) cuts a call's work as that many
+threads would share it, does all of it on one and keeps the time of every piece. Here the pieces are
+given to threads as the kernels do: in a loop the thread that is free first takes the next piece, or
+each thread has its own; at a barrier all wait for the last. It leaves out what threads share beside
+the work: caches, memory bandwidth, and a clock that falls with the number of busy cores.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmark.aot_library import GRADIENT_FUNCTIONS, AotLibrary
+from benchmark.side import Call
+from ms_deform.install.builder import build
+from ms_deform.install.library import find_library
+
+THREADS = (1, 2, 4, 8, 16, 32, 64)
+# Measured with two threads: until a sleeping thread has woken up, and how much later each further
+# one does; a barrier, and what each thread's arrival adds to it. In seconds.
+WAKE, WAKE_NEXT = 10e-6, 1e-6
+BARRIER, ARRIVAL = 0.3e-6, 0.1e-6
+ANY_THREAD = -1
+
+
+class Piece(NamedTuple):
+    barriers: int  # that its call passed before it
+    thread: int  # that it belongs to, or ANY_THREAD
+    seconds: float
+
+
+class Run(NamedTuple):
+    """A call's pieces, what it took beside them, and for how many threads it was cut."""
+
+    pieces: list[Piece]
+    rest: float  # seconds
+    threads: int  # fewer than asked for if the call is small
+
+
+class Prediction(NamedTuple):
+    seconds: float
+    serial: float  # seconds of one thread alone, and of barriers
+
+
+class KernelCall:
+    """The functions of a call on arrays of its dtype, by any library."""
+
+    def __init__(self, call: Call) -> None:
+        row = call.row
+        arrays = {name: _stored(a, call.dtype) for name, a in call.arrays._asdict().items()}
+        self.dtype = call.dtype
+        self.constants = [*(row.s,) * 2, *(row.padding,) * 4, 1, 1, True, True, False]
+        wanted = {"MsDeformForward": ("bias", ("grad_output",))}
+        if call.training:
+            wanted.update({name: ("grad_output", of) for name, of in GRADIENT_FUNCTIONS.items()})
+        self.arrays = {}
+        for function, (last, results) in wanted.items():
+            inputs = [arrays[name] for name in ("input", "offset", "mask", "weight", last)]
+            outputs = [np.zeros_like(arrays[name]) for name in results]
+            self.arrays[function] = [*inputs, *outputs]
+
+    def seconds(self, library: AotLibrary, function: str) -> float:
+        arrays = self.arrays[function]
+        addresses = [array.ctypes.data for array in arrays]
+        shapes = [array.shape for array in arrays]
+        start = time.perf_counter()
+        library(function, addresses, shapes, self.dtype, self.constants)
+        return time.perf_counter() - start
+
+
+def _stored(array: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype == "bfloat16":  # NumPy has none
+        return (array.view(np.uint32) >> 16).astype(np.uint16)
+    return array.astype(dtype)
+
+
+def predict(call: KernelCall, counts: Sequence[int], rounds: int) -> dict[int, Prediction]:
+    """For these numbers of threads, in turn; over all functions of the call, one after the other."""
+    library = _modelled_library()
+    predictions = {count: [] for count in counts}
+    for function in call.arrays:
+        runs: dict[int, list[Run]] = {count: [] for count in counts}
+        for _ in range(rounds + 1):
+            for count in counts:
+                set_threads(count)
+                seconds = call.seconds(library, function)
+                runs[count].append(library.latest_run(seconds))
+        for count in counts:  # the first one took the scratch and warmed the caches
+            predictions[count].append(schedule(_least(runs[count][1:])))
+    return {count: Prediction(*map(sum, zip(*each))) for count, each in predictions.items()}
+
+
+def measure(call: KernelCall, counts: Sequence[int], rounds: int) -> dict[int, float]:
+    """The least seconds on these numbers of threads, in turn."""
+    taken: dict[int, list[list[float]]] = {count: [] for count in counts}
+    for _ in range(rounds + 1):
+        for count in counts:
+            set_threads(count)
+            taken[count].append([call.seconds(_library(), name) for name in call.arrays])
+    return {count: sum(map(min, zip(*runs[1:]))) for count, runs in taken.items()}
+
+
+def threads_here() -> list[int]:
+    """Those of THREADS that this machine can run at a time."""
+    return [count for count in THREADS if count <= len(os.sched_getaffinity(0))]
+
+
+def _least(runs: Sequence[Run]) -> Run:
+    """Of each piece the least time over the runs, and of the rest."""
+    pieces = [
+        same[0]._replace(seconds=min(piece.seconds for piece in same))
+        for same in zip(*(run.pieces for run in runs))
+    ]
+    return runs[0]._replace(pieces=pieces, rest=min(run.rest for run in runs))
+
+
+def schedule(run: Run) -> Prediction:
+    """The time of a call on the threads that it was cut for."""
+    free = [WAKE + WAKE_NEXT * (thread - 1) if thread else 0.0 for thread in range(run.threads)]
+    cost = BARRIER + ARRIVAL * run.threads if run.threads > 1 else 0.0
+    barriers = 0
+    for piece in run.pieces:
+        while barriers < piece.barriers:
+            free = [max(free) + cost] * run.threads
+            barriers += 1
+        if piece.thread != ANY_THREAD:
+            free[piece.thread] += piece.seconds
+        else:
+            thread = free.index(min(free))
+            free[thread] += piece.seconds
+    return Prediction(run.rest + max(free) + cost, run.rest + cost * (barriers + 1))
+
+
+class _ModelledLibrary(AotLibrary):
+    def latest_run(self, seconds: float) -> Run:
+        """The pieces of the latest call, which took so long."""
+        count, threads = ctypes.c_int64(), ctypes.c_int64()
+        piece_times = self._own("piece_times", ctypes.POINTER(ctypes.c_int64))
+        times = piece_times(ctypes.byref(count), ctypes.byref(threads))
+        table = np.ctypeslib.as_array(times, (count.value, 3)).tolist()
+        pieces = [Piece(*where, 1e-9 * taken) for *where, taken in table]
+        return Run(pieces, seconds - sum(piece.seconds for piece in pieces), threads.value)
+
+
+def set_threads(count: int) -> None:
+    """As OMP_NUM_THREADS, for the calls that this thread makes from now on."""
+    ctypes.CDLL("libgomp.so.1").omp_set_num_threads(count)
+
+
+@cache
+def _folder() -> Path:
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@cache
+def _modelled_library() -> _ModelledLibrary:
+    library = build("cpu", directory=_folder(), extra_flags=["-DMS_DEFORM_MODEL_THREADS"])
+    return _ModelledLibrary(library, _folder())
+
+
+@cache
+def _library() -> AotLibrary:
+    return AotLibrary(find_library("cpu"), _folder())
