@@ -153,7 +153,7 @@ def test_scaling_along_each_axis_is_measured_and_drawn(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     points = json.loads((tmp_path / "scaling.json").read_text())["scaling"]
-    assert {point["axis"] for point in points} == {"N", "H x W", "C", "threads"}
+    assert {point["axis"] for point in points} == {"N", "HxW", "C", "threads"}
     assert all(point["milliseconds"]["ms_deform"] > 0 for point in points)
     assert_picture(tmp_path / "scaling.png")
 
@@ -236,6 +236,8 @@ def test_a_gpu_idles_until_the_call_is_queued_so_that_the_hosts_time_does_not_co
         (["--passes", "backward"], "--passes: no backward, only forward"),
         (["--rounds", "0"], "--rounds and --threads must be at least 1"),
         (["--device", "cuda", "--scaling"], "--scaling and --isa are for the device cpu"),
+        (["--model"], "--model is for the device cuda, or for --scaling threads"),
+        (["--model", "--scaling"], "--model is for the device cuda, or for --scaling threads"),
     ],
 )
 def test_wrong_argument_is_named(arguments, message, monkeypatch, capsys):

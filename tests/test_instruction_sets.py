@@ -28,8 +28,8 @@ def isa_in_use(driver: Driver) -> str:
     return driver.run("isa").stdout.strip()
 
 
-# Channels beyond a block and a slab, several tiles and images, work for more than 8 threads; and one
-# image with many offset groups, of which threads share the bands of the input's gradient.
+# Channels beyond a block and a slab, several tiles and images, work for more than 8 threads; and
+# one image with many offset groups, of which threads share the bands of the input's gradient.
 SHARED = {
     "groups": Geometry(
         batch=3, channels_in=140, channels_out=72, size=(23, 31), kernel=(3, 3), groups=2

@@ -26,7 +26,7 @@ class BackwardBias {
     const Workspace workspace([this](ArrayPlacer* placer) {
       sums_ = placer->Place<Real>(g_.out_channels * sums_of_channel_);
     });
-    const int threads = ChooseThreads(g_.batch * g_.out_channels * g_.out_pixels);
+    const int threads = ChooseThreads(kAdditionWork * g_.batch * g_.out_channels * g_.out_pixels);
     RunThreads(threads, [this](Worker& worker) {
       worker.ShareEvenly(g_.out_channels * sums_of_channel_,
                          [&](int64_t piece) { sums_[piece] = SumSegment(piece); });
@@ -40,6 +40,8 @@ class BackwardBias {
 
  private:
   static constexpr int64_t kSegmentPixels = 48 * kTilePixels;
+  // An addition waits for memory, for as long as so many multiply-adds take.
+  static constexpr int64_t kAdditionWork = 8;
 
   // Sums of runs before the sum of all: the error grows with their number, not with that of pixels.
   Real SumSegment(int64_t piece) const {

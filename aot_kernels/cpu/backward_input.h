@@ -199,7 +199,9 @@ class BackwardInput {
       const Matrix<const Storage> from = {
           weight + (row * g_.group_in_channels + run.channel) * g_.taps, g_.taps, run.width,
           g_.taps};
-      WithLanes<Real>(run.width,
+      // Half a vector where a square of full ones has more rows than there are taps.
+      const int64_t width = g_.taps < Lanes<Real>() ? HalfLanes<Real>() : run.width;
+      WithLanes<Real>(Minimum(width, run.width),
                       [&](auto lanes) { PackRun<lanes>(from, block, member, output, run.column); });
     });
   }
@@ -208,14 +210,17 @@ class BackwardInput {
   template <int kLanes, typename Storage>
   void PackRun(const Matrix<const Storage>& from, const ChannelBlock& block, int64_t member,
                int64_t output, int64_t column) const {
+    const int64_t of_tap = PaddedColumns<Real>(block.member_columns) * g_.group_out_channels;
     for (int64_t c = 0; c < from.rows; c += kLanes) {
       const int64_t panel = (column + c) / PanelWidth<Real>() * PanelWidth<Real>();
-      for (int64_t tap = 0; tap < g_.taps; tap += kLanes) {
+      Real* to = PanelRow(block, member, 0, output, panel) + (column + c - panel);
+      for (int64_t first = 0; first < g_.taps; first += kLanes) {
+        // The last square repeats taps of the one before rather than be a part of one.
+        const int64_t tap = Maximum(0, Minimum(first, g_.taps - kLanes));
         Vector<Real, kLanes> square[kLanes];
         LoadSquare<kLanes, Real>(from.From(c, tap), square);
-        for (int64_t t = 0; t < Minimum(kLanes, g_.taps - tap); ++t) {
-          StoreVector<Real, kLanes>(
-              PanelRow(block, member, tap + t, output, panel) + (column + c - panel), square[t]);
+        for (int64_t t = 0; t < Minimum(kLanes, g_.taps); ++t) {
+          StoreVector<Real, kLanes>(to + (tap + t) * of_tap, square[t]);
         }
       }
     }
@@ -435,8 +440,8 @@ class BackwardInput {
       a.step = kTilePixels;
       MultiplyPacked(
           a, PackedRows<Real>{WeightsOf(block, member, tap), outputs, 0, block.member_columns},
-          columns,
-          Rows<Real>{memory.grad_columns + member * block.member_columns, block.pitch}, false);
+          columns, Rows<Real>{memory.grad_columns + member * block.member_columns, block.pitch},
+          false);
     }
   }
 

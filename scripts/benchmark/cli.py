@@ -21,9 +21,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmark import cuda, model
+from benchmark import cuda, many_threads, model
 from benchmark.devices import SIDES
 from benchmark.measure import (
+    AXES,
     Contest,
     cost,
     extra_memory,
@@ -31,19 +32,32 @@ from benchmark.measure import (
     scaling_points,
     scratch_bytes,
 )
-from benchmark.report import Report, Table, heading, legend, scaling_header, scaling_line, summarise
+from benchmark.report import (
+    Report,
+    Table,
+    heading,
+    legend,
+    prediction_header,
+    prediction_legend,
+    prediction_line,
+    scaling_header,
+    scaling_line,
+    summarise,
+)
 from benchmark.roof import FmaPeak, bytes_moved
 from benchmark.rows import ROWS, find_rows
 from benchmark.side import DTYPES, OURS, PASSES, Call, make_call
 from ms_deform import __version__
 from ms_deform.install.library import LibraryError, loaded_isa
 
+ALL_AXES = "all"
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     rows_help = f"of {', '.join(ROWS)}; a network's name stands for all its rows; or a geometry "
-    rows_help += f"such as {ROWS['c4g']} (default: all; with --scaling: c4)"
+    rows_help += f"such as {ROWS['c4g']} (default: all; with --scaling alone: c4)"
     add("rows", nargs="*", metavar="ROW", help=rows_help)
     peers = [name for name in SIDES["cpu"] if name != OURS]
     add("--device", default="cpu", choices=("cpu", "cuda"), help="(default: %(default)s)")
@@ -59,9 +73,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--dtype", default="float32", choices=DTYPES)
     add("--isa", help="our instruction set: avx512, avx2 or baseline (default: the best)")
     add("--memory", action="store_true", help="also the extra memory, in fresh processes")
-    add("--scaling", action="store_true", help="instead: cost against N, H x W, C and threads")
+    scaling_help = f"instead: cost against one of {', '.join(AXES)} (default: each)"
+    add("--scaling", nargs="?", const=ALL_AXES, choices=(ALL_AXES, *AXES), help=scaling_help)
     model_help = "instead, with --device cuda: count our kernels' work on that GPU, without one "
-    model_help += "(default: h100)"
+    model_help += "(default: h100); with --scaling threads: predict our speed-up on up to "
+    model_help += f"{many_threads.THREADS[-1]} threads, without so many cores"
     add("--model", nargs="?", const="h100", choices=model.GPUS, help=model_help)
     add("--json", type=Path, metavar="FILE", help="write all of it")
     add("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf")
@@ -73,8 +89,8 @@ def parse_arguments() -> argparse.Namespace:
         quick = peers = [name for name in SIDES["cuda"] if name != OURS]
         if arguments.scaling or arguments.isa:
             parser.error("--scaling and --isa are for the device cpu")
-    elif arguments.model:
-        parser.error("--model is for the device cuda")
+    elif arguments.model and arguments.scaling != "threads":
+        parser.error("--model is for the device cuda, or for --scaling threads")
     if arguments.peers is None:
         arguments.peers = "" if arguments.scaling else ",".join(quick)
     arguments.peers = [name for name in arguments.peers.split(",") if name]
@@ -83,7 +99,8 @@ def parse_arguments() -> argparse.Namespace:
         unknown = set(getattr(arguments, option)) - set(known)
         if unknown:
             parser.error(f"--{option}: no {', '.join(unknown)}, only {', '.join(known)}")
-    names = arguments.rows or (["c4"] if arguments.scaling else list(ROWS))
+    one_row = arguments.scaling and not arguments.model
+    names = arguments.rows or (["c4"] if one_row else list(ROWS))
     try:
         arguments.rows = {key: row for name in names for key, row in find_rows(name).items()}
     except ValueError as error:
@@ -214,7 +231,8 @@ def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
     """Cost per operation along each axis: a flat line is perfect scaling."""
     name, row = next(iter(arguments.rows.items()))
     peers = [peer for peer in arguments.peers if peer not in report["missing"]]
-    points = list(scaling_points(row, arguments.threads))
+    axes = AXES if arguments.scaling == ALL_AXES else (arguments.scaling,)
+    points = [point for axis in axes for point in scaling_points(axis, row, arguments.threads)]
     report["scaling"] = []
     print(scaling_header(name), flush=True)
     total = len(points) * len(arguments.passes)
@@ -243,6 +261,29 @@ def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
                 sys.stdout.flush()
 
 
+def predict_scaling(arguments: argparse.Namespace, report: Report) -> None:
+    """Our speed-up on more threads than there are here, and on those that there are."""
+    calls = [(name, kind) for name in arguments.rows for kind in arguments.passes]
+    report["prediction"] = []
+    print(prediction_header(many_threads.THREADS, many_threads.threads_here()), flush=True)
+    for name, kind in tqdm(calls, unit="row", disable=None):
+        row, training = arguments.rows[name], kind == "training"
+        call = many_threads.KernelCall(make_call(row, arguments.dtype, training, arguments.threads))
+        predictions = many_threads.predict(call, many_threads.THREADS, arguments.rounds)
+        entry = {
+            "row": name,
+            "pass": kind,
+            "flops": row.flops(training),
+            "seconds": {count: found.seconds for count, found in predictions.items()},
+            "serial": {count: found.serial for count, found in predictions.items()},
+            "measured": many_threads.measure(call, many_threads.threads_here(), arguments.rounds),
+        }
+        report["prediction"].append(entry)
+        tqdm.write(prediction_line(entry))
+        sys.stdout.flush()
+    print(prediction_legend(report["prediction"]))
+
+
 def write_report(report: Report, path: Path) -> None:
     whole = path.with_name(f".{path.name}")
     whole.write_text(json.dumps(report, indent=1))
@@ -263,7 +304,7 @@ def print_model(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.model:
+    if arguments.model and arguments.device == "cuda":
         print_model(arguments)
         return
     if arguments.plot:  # before minutes of measuring, if matplotlib is missing
@@ -274,7 +315,12 @@ def main() -> None:
     except LibraryError as error:
         sys.exit(str(error))
     print(heading(report), flush=True)
-    (time_scaling if arguments.scaling else time_rows)(arguments, report)
+    if arguments.model:
+        predict_scaling(arguments, report)
+    elif arguments.scaling:
+        time_scaling(arguments, report)
+    else:
+        time_rows(arguments, report)
     if arguments.json:
         write_report(report, arguments.json)
     if arguments.plot:

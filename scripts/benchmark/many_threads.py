@@ -87,23 +87,28 @@ def _stored(array: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def predict(call: KernelCall, counts: Sequence[int], rounds: int) -> dict[int, Prediction]:
-    """For these numbers of threads, in turn; over all functions of the call, one after the other."""
+    """For these numbers of threads, in turn: the least of the rounds for each function, summed."""
     library = _modelled_library()
-    predictions = {count: [] for count in counts}
-    for function in call.arrays:
-        runs: dict[int, list[Run]] = {count: [] for count in counts}
-        for _ in range(rounds + 1):
-            for count in counts:
-                set_threads(count)
-                seconds = call.seconds(library, function)
-                runs[count].append(library.latest_run(seconds))
-        for count in counts:  # the first one took the scratch and warmed the caches
-            predictions[count].append(schedule(_least(runs[count][1:])))
-    return {count: Prediction(*map(sum, zip(*each))) for count, each in predictions.items()}
+    predicted: dict[int, list[list[Prediction]]] = {count: [] for count in counts}
+    for _ in range(rounds + 1):
+        for count in counts:
+            set_threads(count)
+            predicted[count].append([_predict(call, name, library) for name in call.arrays])
+    return {count: _sum_of_least(runs) for count, runs in predicted.items()}
+
+
+def _predict(call: KernelCall, function: str, library: _ModelledLibrary) -> Prediction:
+    seconds = call.seconds(library, function)
+    return schedule(library.latest_run(seconds))
+
+
+def _sum_of_least(runs: list[list[Prediction]]) -> Prediction:
+    """Of all runs but the first, which takes the scratch and warms the caches."""
+    return Prediction(*map(sum, zip(*map(min, zip(*runs[1:])))))
 
 
 def measure(call: KernelCall, counts: Sequence[int], rounds: int) -> dict[int, float]:
-    """The least seconds on these numbers of threads, in turn."""
+    """The seconds on these numbers of threads, as `predict` has them."""
     taken: dict[int, list[list[float]]] = {count: [] for count in counts}
     for _ in range(rounds + 1):
         for count in counts:
@@ -115,15 +120,6 @@ def measure(call: KernelCall, counts: Sequence[int], rounds: int) -> dict[int, f
 def threads_here() -> list[int]:
     """Those of THREADS that this machine can run at a time."""
     return [count for count in THREADS if count <= len(os.sched_getaffinity(0))]
-
-
-def _least(runs: Sequence[Run]) -> Run:
-    """Of each piece the least time over the runs, and of the rest."""
-    pieces = [
-        same[0]._replace(seconds=min(piece.seconds for piece in same))
-        for same in zip(*(run.pieces for run in runs))
-    ]
-    return runs[0]._replace(pieces=pieces, rest=min(run.rest for run in runs))
 
 
 def schedule(run: Run) -> Prediction:

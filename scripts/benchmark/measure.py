@@ -20,6 +20,9 @@ from benchmark.devices import SIDES
 from benchmark.rows import Row
 from benchmark.side import OURS, Call, Side, make_call
 
+# What --scaling changes of a row.
+AXES = ("N", "HxW", "C", "threads")
+
 TINY = Row(n=1, c=4, o=4, h=4, w=4)
 # Of the largest element: sums in another order stay far below, another operator does not.
 # torchvision sums float16 in float16 on a GPU.
@@ -122,17 +125,21 @@ def _result_bytes(call: Call) -> int:
     return width * sum(array.size for array in results)
 
 
-def scaling_points(row: Row, threads: int) -> Iterator[tuple[str, str, Row, int]]:
+def scaling_points(axis: str, row: Row, threads: int) -> Iterator[tuple[str, str, Row, int]]:
     """Axis, label, row and threads: the row with one thing changed."""
-    for n in (1, 2, 4, 8, 16):
-        yield "N", str(n), row._replace(n=n), threads
-    for factor in (0.25, 0.5, 1, 2, 4):
-        height, width = (round(size * factor**0.5) for size in (row.h, row.w))
-        yield "H x W", f"{height}x{width}", row._replace(h=height, w=width), threads
-    for channels in (32, 64, 128, 256, 512):
-        yield "C", str(channels), row._replace(c=channels, o=channels), threads
-    for count in range(1, len(os.sched_getaffinity(0)) + 1):
-        yield "threads", str(count), row, count
+    if axis == "N":
+        for n in (1, 2, 4, 8, 16):
+            yield axis, str(n), row._replace(n=n), threads
+    elif axis == "HxW":
+        for factor in (0.25, 0.5, 1, 2, 4):
+            height, width = (round(size * factor**0.5) for size in (row.h, row.w))
+            yield axis, f"{height}x{width}", row._replace(h=height, w=width), threads
+    elif axis == "C":
+        for channels in (32, 64, 128, 256, 512):
+            yield axis, str(channels), row._replace(c=channels, o=channels), threads
+    else:
+        for count in range(1, len(os.sched_getaffinity(0)) + 1):
+            yield axis, str(count), row, count
 
 
 def cost(

@@ -5,21 +5,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from benchmark.devices import SIDES
-from benchmark.report import Report, machine_name, picoseconds_per_flop
+from benchmark.report import Report, machine_name, picoseconds_per_flop, speed_ups
 from benchmark.side import DTYPES, PASSES
 
 COLOURS = {name: f"C{index}" for index, name in enumerate((*SIDES["cpu"], *PASSES, *DTYPES))}
 
 
 def draw(report: Report, path: Path) -> None:
-    figure = draw_scaling(report) if "scaling" in report else draw_rows(report)
-    run = f"{report['dtype']}, median of {report['rounds']} rounds, {report['date'][:10]}"
+    if "prediction" in report:
+        figure = draw_prediction(report)
+    else:
+        figure = draw_scaling(report) if "scaling" in report else draw_rows(report)
+    statistic = "least" if "prediction" in report else "median"
+    run = f"{report['dtype']}, {statistic} of {report['rounds']} rounds, {report['date'][:10]}"
     figure.supxlabel(f"{machine_name(report)}, {run}", fontsize=9, color="0.4")
     figure.savefig(path, dpi=110)
 
@@ -92,4 +97,34 @@ def draw_scaling(report: Report) -> Figure:
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("ps of thread time / operation")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    return figure
+
+
+def draw_prediction(report: Report) -> Figure:
+    """A panel for each pass: speed-ups against threads, predicted ones and measured ones."""
+    entries = report["prediction"]
+    kinds = list(dict.fromkeys(entry["pass"] for entry in entries))
+    names = list(dict.fromkeys(entry["row"] for entry in entries))
+    figure = Figure(figsize=(2.4 + 4 * len(kinds), 5))
+    figure.set_layout_engine("constrained")
+    figure.suptitle("speed-up over one thread, predicted from the times of all pieces of work")
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    colours = colormaps["turbo"].resampled(len(names) + 1)
+    for axes, kind in zip(panels, kinds):
+        counts = list(entries[0]["seconds"])
+        axes.plot(counts, counts, color="black", linewidth=1, linestyle=":", label="perfect")
+        for entry in entries:
+            if entry["pass"] == kind:
+                colour = colours(names.index(entry["row"]))
+                predicted, measured = (speed_ups(entry[key]) for key in ("seconds", "measured"))
+                axes.plot(*zip(*predicted.items()), color=colour, linewidth=1.2, label=entry["row"])
+                axes.plot(*zip(*measured.items()), "o", color=colour, markersize=4)
+        axes.set_title(f"{kind} (points: measured)", loc="left")
+        axes.set_xlabel("threads")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+        axes.grid(alpha=0.3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure

@@ -141,3 +141,44 @@ def scaling_line(entry: Report) -> str:
         for side, milliseconds in entry["milliseconds"].items()
     ]
     return f"{entry['pass']:10}{entry['axis']:9}{entry['value']:>9}  " + "   ".join(cells)
+
+
+def prediction_header(counts: Iterable[int], here: Iterable[int]) -> str:
+    columns = "".join(f"{count:>7}" for count in counts)
+    return (
+        "\npredicted speed-up on numbers of threads, the share of the last that one thread works "
+        "alone or waits, and speed-ups measured here\n"
+        f"{'row':15}{'pass':10}{'ms on 1':>9}{columns}{'alone':>7}"
+        + "".join(f"{f'meas. {count}':>9}" for count in here if count > 1)
+    )
+
+
+def speed_ups(seconds: dict[int, float]) -> dict[int, float]:
+    """Over one thread."""
+    return {count: seconds[1] / each for count, each in seconds.items()}
+
+
+def prediction_line(entry: Report) -> str:
+    last = max(entry["seconds"])
+    alone = entry["serial"][last] / entry["seconds"][last]
+    measured = speed_ups(entry["measured"])
+    return (
+        f"{entry['row']:15}{entry['pass']:10}{1e3 * entry['seconds'][1]:9.2f}"
+        + "".join(f"{speed_up:7.1f}" for speed_up in speed_ups(entry["seconds"]).values())
+        + f"{alone:7.0%}"
+        + "".join(f"{speed_up:9.2f}" for count, speed_up in measured.items() if count > 1)
+    )
+
+
+def prediction_legend(entries: list[Report]) -> str:
+    """How far predictions are from what was measured."""
+    ratios = [
+        entry["seconds"][count] / seconds
+        for entry in entries
+        for count, seconds in entry["measured"].items()
+    ]
+    return (
+        f"Predicted times over measured ones: {statistics.median(ratios):.2f}, from "
+        f"{min(ratios):.2f} to {max(ratios):.2f}. Caches, memory and clock that many threads share "
+        "are not in the model."
+    )
