@@ -48,7 +48,9 @@ def test_the_number_of_threads_does_not_change_a_bit(driver_of, target, geometry
     assert isa_in_use(driver) == isa
     problem = problem_of(geometry, "float32")
     bits = set()
-    for threads in ("1", "2", "3", "8", "16", "64"):
+    # So many threads take their time where an emulator runs them.
+    many = ("16", "64") if machine == HERE else ()
+    for threads in ("1", "2", "3", "8", *many):
         ((output, gradients),) = driver.solve([problem], "float32", OMP_NUM_THREADS=threads)
         bits.add(b"".join(array.tobytes() for array in (output, *gradients)))
     assert len(bits) == 1

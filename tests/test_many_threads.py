@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmark import many_threads
-from benchmark.many_threads import ANY_THREAD, Piece, Run, schedule
+from benchmark.many_threads import Piece, Run, schedule
 from benchmark.rows import Row
 from benchmark.side import make_call
 
@@ -36,8 +36,8 @@ def free_barriers(monkeypatch):
         monkeypatch.setattr(many_threads, name, 0)
 
 
-def pieces(*seconds: float, barriers: int = 0, thread: int = ANY_THREAD) -> list[Piece]:
-    return [Piece(barriers, thread, each) for each in seconds]
+def pieces(*seconds: float, barriers: int = 0) -> list[Piece]:
+    return [Piece(barriers, each) for each in seconds]
 
 
 @pytest.mark.usefixtures("free_barriers")
@@ -49,10 +49,7 @@ def pieces(*seconds: float, barriers: int = 0, thread: int = ANY_THREAD) -> list
         (Run(pieces(3, 1, 1, 1), 0, 2), 3),
         (Run(pieces(1, 1, 1, 3), 0, 2), 4),
         (Run(pieces(3, 1), 0, 8), 3),
-        # Threads do not take each other's own pieces.
-        (Run([*pieces(3, thread=0), *pieces(1, 1, thread=1)], 0, 2), 3),
-        (Run([*pieces(2, thread=0), *pieces(1, thread=1), *pieces(1, 1, 1)], 0, 2), 3),
-        # At a barrier all wait for the last.
+        # At a barrier threads wait for the last piece.
         (Run([*pieces(3, 1), *pieces(1, 1, barriers=1)], 0, 2), 4),
         (Run([*pieces(3, 1), *pieces(1, 1, barriers=2)], 0.5, 2), 4.5),
     ],
@@ -66,10 +63,12 @@ def test_waking_threads_and_barriers_take_their_time(monkeypatch):
     for name, cost in costs.items():
         monkeypatch.setattr(many_threads, name, cost)
     one_barrier = 0.5 + 3 * 0.125
-    run = Run([*pieces(5, thread=0), *pieces(1, thread=2), *pieces(2, barriers=1)], 1, threads=3)
-    predicted = schedule(run)
-    assert predicted.seconds == 1 + (4 + 2 + 1) + one_barrier + 2 + one_barrier
+    # The second thread wakes up at 4 and does the second piece, the third is not waited for.
+    predicted = schedule(Run([*pieces(5, 1), *pieces(2, 2, barriers=1)], 1, threads=3))
+    assert predicted.seconds == 1 + 5 + one_barrier + 2 + one_barrier
     assert predicted.serial == 1 + 2 * one_barrier
+    # But a call ends when all its threads have woken up.
+    assert schedule(Run(pieces(1), 0, threads=3)).seconds == 6 + one_barrier
     alone = schedule(Run(pieces(5, 2), 1, threads=1))
     assert (alone.seconds, alone.serial) == (8, 1)
 

@@ -28,10 +28,10 @@ class BackwardBias {
     });
     const int threads = ChooseThreads(kAdditionWork * g_.batch * g_.out_channels * g_.out_pixels);
     RunThreads(threads, [this](Worker& worker) {
-      worker.ShareEvenly(g_.out_channels * sums_of_channel_,
-                         [&](int64_t piece) { sums_[piece] = SumSegment(piece); });
+      worker.ShareShort(g_.out_channels * sums_of_channel_,
+                        [&](int64_t piece) { sums_[piece] = SumSegment(piece); });
       worker.Wait();
-      worker.ShareEvenly(g_.out_channels, [&](int64_t channel) {
+      worker.ShareShort(g_.out_channels, [&](int64_t channel) {
         const Real sum = Sum(sums_ + channel * sums_of_channel_, sums_of_channel_);
         StoreValues(call_.dtype, &sum, 1, call_.grad_bias, channel);
       });

@@ -174,7 +174,7 @@ class BackwardInput {
   void PackWeights(Worker* worker) const {
     const int64_t outputs = g_.group_out_channels;
     VisitStorage<Real>(call_.dtype, call_.inputs.weight, [&](const auto* weight) {
-      worker->ShareEvenly(blocks_.count() * outputs, [&](int64_t piece) {
+      worker->ShareShort(blocks_.count() * outputs, [&](int64_t piece) {
         const ChannelBlock& block = blocks_[piece / outputs];
         for (int64_t member = 0; member < block.members; ++member) {
           PackOutput(weight, block, member, piece % outputs);
@@ -249,7 +249,7 @@ class BackwardInput {
   // Loads the image slabs, and clears the gradient slabs.
   void LoadRows(const Wave& wave, Worker* worker) const {
     const int64_t rows = SlabRows(g_);
-    worker->ShareEvenly((wave.end - wave.first) * rows, [&](int64_t piece) {
+    worker->ShareShort((wave.end - wave.first) * rows, [&](int64_t piece) {
       const Item item = ItemAt(wave, wave.first + piece / rows);
       loader_.LoadRow(item.image, *item.block, piece % rows - 1, item.slab);
       const int64_t row = SlabWidth(g_) * item.block->pitch;
@@ -476,7 +476,7 @@ class BackwardInput {
   }
 
   void StoreGradRows(const Wave& wave, Worker* worker) const {
-    worker->ShareEvenly((wave.end - wave.first) * g_.in_height, [&](int64_t piece) {
+    worker->ShareShort((wave.end - wave.first) * g_.in_height, [&](int64_t piece) {
       StoreGradRow(ItemAt(wave, wave.first + piece / g_.in_height), piece % g_.in_height);
     });
   }

@@ -170,7 +170,7 @@ class BackwardWeight {
   void StoreSums(Worker* worker) const {
     const int64_t outputs = g_.group_out_channels;
     VisitStorage<Real>(call_.dtype, call_.grad_weight, [&](auto* grad_weight) {
-      worker->ShareEvenly(blocks_.count() * outputs, [&](int64_t piece) {
+      worker->ShareShort(blocks_.count() * outputs, [&](int64_t piece) {
         const ChannelBlock& block = blocks_[piece / outputs];
         for (int64_t member = 0; member < block.members; ++member) {
           StoreOutput(block, member, piece % outputs, grad_weight);

@@ -77,7 +77,7 @@ class PointGradients {
     for (int64_t begin = first; blocks_.split() && begin < end;) {
       const int64_t last = LastOfOffsetGroup(begin, end);
       if (BlockOf(begin).width < g_.offset_group_channels) {
-        worker->ShareEvenly(g_.taps * runs, [&](int64_t piece) {
+        worker->ShareShort(g_.taps * runs, [&](int64_t piece) {
           AddSharesOf({begin, last, shares_ + (begin - first) * size_}, piece / runs,
                       piece % runs * kTilePixels);
         });

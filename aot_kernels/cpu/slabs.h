@@ -91,7 +91,7 @@ class ImageSlabs {
   // Loads the images of a pass, from `first` to `end`.
   void Load(int64_t first, int64_t end, Worker* worker) const {
     const int64_t rows = SlabRows(g_);
-    worker->ShareEvenly((end - first) * blocks_.count() * rows, [&](int64_t row) {
+    worker->ShareShort((end - first) * blocks_.count() * rows, [&](int64_t row) {
       const int64_t image = first + row / rows / blocks_.count();
       const ChannelBlock& block = blocks_[row / rows % blocks_.count()];
       loader_.LoadRow(image, block, row % rows - 1, Slab(image, block));

@@ -16,7 +16,7 @@ constexpr int64_t kThreadWork = 1 << 19;
 // A pause is some 10 ns: awake for as long as a wake-up takes, then in turn with other threads, so
 // that more threads than CPUs get on, too.
 constexpr int kPauses = 2000;
-// What a thread needs from Team::Wait to the end of OpenMP's region.
+// What a thread needs from Team::Leave to the end of OpenMP's region.
 constexpr int kPausesToEnd = 30;
 constexpr int kTakenBits = 40;
 
@@ -51,29 +51,14 @@ int ChooseThreads(int64_t multiply_adds) {
       std::min<int64_t>(omp_get_max_threads(), multiply_adds / kThreadWork + 1));
 }
 
-void Team::Wait(int threads) {
-  const int64_t round = round_.load();
-  if (waiting_.fetch_add(1) + 1 == threads) {
-    waiting_.store(0);
-    round_.store(round + 1);
-    return;
-  }
-  for (int i = 0; round_.load() == round; ++i) {
-    if (i < kPauses) {
-      Pause();
-    } else {
-      sched_yield();
-    }
-  }
-}
-
 PieceRun Team::Take(uint32_t loop, int64_t pieces, const Grain& grain, int threads) {
   std::atomic<int64_t>& place = loops_[loop % kLoops].number_and_taken;
   const int64_t none_taken = static_cast<int64_t>(loop) << kTakenBits;
   int64_t seen = place.load(std::memory_order_relaxed);
   while (true) {
-    const int64_t first = seen >> kTakenBits == loop ? seen - none_taken : 0;
-    if (first >= pieces) {
+    const int64_t number = seen >> kTakenBits;
+    const int64_t first = number == loop ? seen - none_taken : 0;
+    if (number > loop || first >= pieces) {
       return {pieces, pieces};
     }
     const int64_t end = first + CountToTake(first, pieces - first, grain, threads);
@@ -83,9 +68,30 @@ PieceRun Team::Take(uint32_t loop, int64_t pieces, const Grain& grain, int threa
   }
 }
 
+void Team::Finish(uint32_t loop, int64_t pieces) {
+  loops_[loop % kLoops].done.fetch_add(pieces, std::memory_order_release);
+}
+
+void Team::Wait(uint32_t loop, int64_t done) {
+  const std::atomic<int64_t>& place = loops_[loop % kLoops].done;
+  for (int i = 0; place.load(std::memory_order_acquire) < done; ++i) {
+    if (i < kPauses) {
+      Pause();
+    } else {
+      sched_yield();
+    }
+  }
+}
+
 void Team::Leave(int thread, int threads) {
-  Wait(threads);
-  for (int i = 0; i < kPausesToEnd && thread == 0; ++i) {
+  if (thread != 0) {
+    left_.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  for (int i = 0; i < kPauses && left_.load(std::memory_order_relaxed) < threads - 1; ++i) {
+    Pause();
+  }
+  for (int i = 0; i < kPausesToEnd; ++i) {
     Pause();
   }
 }

@@ -2,7 +2,8 @@
 // The threads that share a call.
 //
 // A kernel is a sequence of loops over pieces of work and of barriers. Pieces are cut by the
-// geometry alone; which thread works on which of them never changes a bit of a result.
+// geometry alone; which thread works on which of them never changes a bit of a result. A barrier
+// waits for work, not for threads: one that wakes up late, on a busy machine, finds its part done.
 #ifndef MS_DEFORM_CPU_TEAM_H_
 #define MS_DEFORM_CPU_TEAM_H_
 
@@ -32,38 +33,37 @@ struct PieceRun {
   int64_t end;
 };
 
-// As many of so many pieces for each thread: those of one of them.
-inline PieceRun EvenShare(int64_t pieces, int64_t thread, int64_t threads) {
-  return {pieces * thread / threads, pieces * (thread + 1) / threads};
-}
-
-// What the threads have in common.
+// What the threads have in common. Loops are numbered from 1 in the order in which every thread
+// comes to them.
 class Team {
  public:
-  // Until that many threads are here. Threads wait for each other awake: OpenMP's own barriers
-  // sleep at once under MindSpore, which sets OMP_WAIT_POLICY=passive, and waking up again takes 3
-  // to 12 % of a call, more on a busy host.
-  void Wait(int threads);
-
-  // As Wait, for a thread that has nothing left to do: thread 0 comes last to OpenMP's own barrier,
-  // and so does not sleep there.
-  void Leave(int thread, int threads);
-
-  // The next pieces of a loop, none when all are taken. Loops are numbered in the order in which
-  // every thread comes to them.
-  PieceRun Take(uint32_t loop, int64_t pieces, const Grain& grain, int threads);
-
- private:
-  // Pieces taken of a loop. A place is used again after kLoops loops: a kernel has fewer between
-  // two barriers.
-  struct alignas(kCacheLine) Loop {
-    std::atomic<int64_t> number_and_taken{0};
-  };
+  // Loops between two barriers, and up to the first, at the most.
   static constexpr uint32_t kLoops = 8;
 
-  alignas(kCacheLine) std::atomic<int> waiting_{0};
-  alignas(kCacheLine) std::atomic<int64_t> round_{0};
+  // The next pieces of a loop, none when all are taken.
+  PieceRun Take(uint32_t loop, int64_t pieces, const Grain& grain, int threads);
+
+  // Says that so many pieces are done, of those that were taken of a loop.
+  void Finish(uint32_t loop, int64_t pieces);
+
+  // Until so many pieces are done, of a loop and of all those that had its place before. Threads
+  // wait for work awake: OpenMP's own barriers sleep at once under MindSpore, which sets
+  // OMP_WAIT_POLICY=passive, and waking up again takes 3 to 12 % of a call, more on a busy host.
+  void Wait(uint32_t loop, int64_t done);
+
+  // For a thread that has nothing left to do. Thread 0 comes last to OpenMP's own barrier, unless
+  // another one is very late, and so does not sleep there.
+  void Leave(int thread, int threads);
+
+ private:
+  // A place is used again after kLoops loops, of which all pieces are done then.
+  struct alignas(kCacheLine) Loop {
+    std::atomic<int64_t> number_and_taken{0};
+    std::atomic<int64_t> done{0};  // never set back
+  };
+
   Loop loops_[kLoops];
+  alignas(kCacheLine) std::atomic<int> left_{0};
 };
 
 }  // namespace ms_deform

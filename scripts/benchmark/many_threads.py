@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the CPU kernels would scale to many threads, from the times of their pieces on one.
 
-A library that is built for it (aot_kernels/cpu/modelled_threads.h) cuts a call's work as that many
+A library that is built for it (aot_kernels/cpu/piece_times.h) cuts a call's work as that many
 threads would share it, does all of it on one and keeps the time of every piece. Here the pieces are
-given to threads as the kernels do: in a loop the thread that is free first takes the next piece, or
-each thread has its own; at a barrier all wait for the last. It leaves out what threads share beside
-the work: caches, memory bandwidth, and a clock that falls with the number of busy cores.
+given to threads as the kernels do: the thread that is free first takes the next piece, and at a
+barrier it waits until all pieces before are done. It leaves out what threads share beside the work:
+caches, memory bandwidth, and a clock that falls with the number of busy cores.
 """
 
 from __future__ import annotations
@@ -32,12 +32,10 @@ THREADS = (1, 2, 4, 8, 16, 32, 64)
 # one does; a barrier, and what each thread's arrival adds to it. In seconds.
 WAKE, WAKE_NEXT = 10e-6, 1e-6
 BARRIER, ARRIVAL = 0.3e-6, 0.1e-6
-ANY_THREAD = -1
 
 
 class Piece(NamedTuple):
     barriers: int  # that its call passed before it
-    thread: int  # that it belongs to, or ANY_THREAD
     seconds: float
 
 
@@ -127,15 +125,13 @@ def schedule(run: Run) -> Prediction:
     free = [WAKE + WAKE_NEXT * (thread - 1) if thread else 0.0 for thread in range(run.threads)]
     cost = BARRIER + ARRIVAL * run.threads if run.threads > 1 else 0.0
     barriers = 0
+    passed = done = 0.0  # when the latest barrier could be passed, and all pieces so far were done
     for piece in run.pieces:
-        while barriers < piece.barriers:
-            free = [max(free) + cost] * run.threads
-            barriers += 1
-        if piece.thread != ANY_THREAD:
-            free[piece.thread] += piece.seconds
-        else:
-            thread = free.index(min(free))
-            free[thread] += piece.seconds
+        if piece.barriers > barriers:
+            barriers, passed = piece.barriers, done + cost
+        thread = free.index(min(free))
+        free[thread] = max(free[thread], passed) + piece.seconds
+        done = max(done, free[thread])
     return Prediction(run.rest + max(free) + cost, run.rest + cost * (barriers + 1))
 
 
@@ -145,8 +141,8 @@ class _ModelledLibrary(AotLibrary):
         count, threads = ctypes.c_int64(), ctypes.c_int64()
         piece_times = self._own("piece_times", ctypes.POINTER(ctypes.c_int64))
         times = piece_times(ctypes.byref(count), ctypes.byref(threads))
-        table = np.ctypeslib.as_array(times, (count.value, 3)).tolist()
-        pieces = [Piece(*where, 1e-9 * taken) for *where, taken in table]
+        table = np.ctypeslib.as_array(times, (count.value, 2)).tolist()
+        pieces = [Piece(barriers, 1e-9 * taken) for barriers, taken in table]
         return Run(pieces, seconds - sum(piece.seconds for piece in pieces), threads.value)
 
 
@@ -164,7 +160,7 @@ def _folder() -> Path:
 
 @cache
 def _modelled_library() -> _ModelledLibrary:
-    library = build("cpu", directory=_folder(), extra_flags=["-DMS_DEFORM_MODEL_THREADS"])
+    library = build("cpu", directory=_folder(), extra_flags=["-DMS_DEFORM_PIECE_TIMES"])
     return _ModelledLibrary(library, _folder())
 
 
