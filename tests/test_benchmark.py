@@ -159,6 +159,20 @@ def test_scaling_along_each_axis_is_measured_and_drawn(tmp_path):
 
 
 @pytest.mark.long
+def test_what_other_processes_cost_is_measured(tmp_path):
+    arguments = ["--busy", "1,2", "--peers", "", "--passes", "forward", "--rounds", "1"]
+    run = benchmark(tmp_path, "n1,c4,o4,h8,w8", *arguments, "--json", "busy.json")
+    assert run.returncode == 0, run.stderr
+    (entry,) = json.loads((tmp_path / "busy.json").read_text())["busy"]
+    assert set(entry["sides"]) == {"ms_deform", "ms_deform kernels"}
+    for found in entry["sides"].values():
+        assert list(found) == ["0", "1", "2"]
+        assert found["0"]["loss"] == 1
+        assert all(each["milliseconds"] > 0 and each["loss"] > 0 for each in found.values())
+    assert "ms_deform kernels" in run.stdout
+
+
+@pytest.mark.long
 def test_extra_memory_is_measured(tmp_path):
     # The columns matrix that our kernels do without would take 36 MiB.
     row = "n1,c64,o8,h128,w128"
@@ -235,7 +249,9 @@ def test_a_gpu_idles_until_the_call_is_queued_so_that_the_hosts_time_does_not_co
         (["--peers", "paddle"], "--peers: no paddle, only torchvision"),
         (["--passes", "backward"], "--passes: no backward, only forward"),
         (["--rounds", "0"], "--rounds and --threads must be at least 1"),
-        (["--device", "cuda", "--scaling"], "--scaling and --isa are for the device cpu"),
+        (["--busy", "1,0"], "numbers with commas, at least 1"),
+        (["--busy", "2", "--plot", "a.png"], "--busy goes without --scaling and --plot"),
+        (["--device", "cuda", "--scaling"], "--scaling, --busy and --isa are for the device cpu"),
         (["--model"], "--model is for the device cuda, or for --scaling threads"),
         (["--model", "--scaling"], "--model is for the device cuda, or for --scaling threads"),
     ],

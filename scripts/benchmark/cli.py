@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmark import cuda, many_threads, model
+from benchmark import cuda, many_threads, model, other_work
 from benchmark.devices import SIDES
 from benchmark.measure import (
     AXES,
@@ -35,6 +35,8 @@ from benchmark.measure import (
 from benchmark.report import (
     Report,
     Table,
+    busy_header,
+    busy_lines,
     heading,
     legend,
     prediction_header,
@@ -79,16 +81,20 @@ def parse_arguments() -> argparse.Namespace:
     model_help += "(default: h100); with --scaling threads: predict our speed-up on up to "
     model_help += f"{many_threads.THREADS[-1]} threads, without so many cores"
     add("--model", nargs="?", const="h100", choices=model.GPUS, help=model_help)
+    busy_help = "instead: what each side loses beside such numbers of busy processes, as in 1,2,4"
+    add("--busy", type=_counts, metavar="COUNTS", help=busy_help)
     add("--json", type=Path, metavar="FILE", help="write all of it")
     add("--plot", type=Path, metavar="FILE", help="draw it, as .png, .svg or .pdf")
     arguments = parser.parse_args()
 
+    if arguments.busy and (arguments.scaling or arguments.plot):
+        parser.error("--busy goes without --scaling and --plot")
     if arguments.rounds < 1 or arguments.threads < 1:
         parser.error("--rounds and --threads must be at least 1")
     if arguments.device == "cuda":
         quick = peers = [name for name in SIDES["cuda"] if name != OURS]
-        if arguments.scaling or arguments.isa:
-            parser.error("--scaling and --isa are for the device cpu")
+        if arguments.scaling or arguments.isa or arguments.busy:
+            parser.error("--scaling, --busy and --isa are for the device cpu")
     elif arguments.model and arguments.scaling != "threads":
         parser.error("--model is for the device cuda, or for --scaling threads")
     if arguments.peers is None:
@@ -106,6 +112,16 @@ def parse_arguments() -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     return arguments
+
+
+def _counts(text: str) -> list[int]:
+    counts = [int(word) for word in text.split(",")]
+    if min(counts) < 1:
+        raise ValueError
+    return counts
+
+
+_counts.__name__ = "numbers with commas, at least 1"
 
 
 def set_environment(threads: int, isa: str | None) -> None:
@@ -284,6 +300,23 @@ def predict_scaling(arguments: argparse.Namespace, report: Report) -> None:
     print(prediction_legend(report["prediction"]))
 
 
+def time_beside_others(arguments: argparse.Namespace, report: Report) -> None:
+    calls = [(name, kind) for name in arguments.rows for kind in arguments.passes]
+    peers = [name for name in arguments.peers if name not in report["missing"]]
+    report["busy"] = []
+    print(busy_header(arguments.busy), flush=True)
+    for name, kind in tqdm(calls, unit="row", disable=None):
+        call = make_call(
+            arguments.rows[name], arguments.dtype, kind == "training", arguments.threads
+        )
+        sides = other_work.losses(peers, call, arguments.busy, arguments.rounds)
+        entry = {"row": name, "pass": kind, "sides": sides}
+        report["busy"].append(entry)
+        for line in busy_lines(entry):
+            tqdm.write(line)
+        sys.stdout.flush()
+
+
 def write_report(report: Report, path: Path) -> None:
     whole = path.with_name(f".{path.name}")
     whole.write_text(json.dumps(report, indent=1))
@@ -317,6 +350,8 @@ def main() -> None:
     print(heading(report), flush=True)
     if arguments.model:
         predict_scaling(arguments, report)
+    elif arguments.busy:
+        time_beside_others(arguments, report)
     elif arguments.scaling:
         time_scaling(arguments, report)
     else:

@@ -69,6 +69,11 @@ class KernelCall:
             outputs = [np.zeros_like(arrays[name]) for name in results]
             self.arrays[function] = [*inputs, *outputs]
 
+    def run(self) -> None:
+        """All functions, of the library in use."""
+        for function in self.arrays:
+            self.seconds(_library(), function)
+
     def seconds(self, library: AotLibrary, function: str) -> float:
         arrays = self.arrays[function]
         addresses = [array.ctypes.data for array in arrays]

@@ -182,3 +182,21 @@ def prediction_legend(entries: list[Report]) -> str:
         f"{min(ratios):.2f} to {max(ratios):.2f}. Caches, memory and clock that many threads share "
         "are not in the model."
     )
+
+
+def busy_header(counts: Iterable[int]) -> str:
+    columns = "".join(f"{f'{count} busy':>18}" for count in counts)
+    return (
+        "\nmilliseconds beside so many busy processes, and how often those without them\n"
+        f"{'row':15}{'pass':10}{'side':19}{'none':>10}{columns}"
+    )
+
+
+def busy_lines(entry: Report) -> Iterator[str]:
+    for side, found in entry["sides"].items():
+        cells = (f"{each['milliseconds']:9.2f} {each['loss']:7.2f}x" for each in found.values())
+        _, *beside_others = cells
+        yield (
+            f"{entry['row']:15}{entry['pass']:10}{side:19}{found[0]['milliseconds']:10.2f}"
+            + "".join(beside_others)
+        )
