@@ -13,6 +13,7 @@ namespace {
 // The kernels compute in double for float64, in float for everything else.
 template <template <typename> class Operation, typename Call>
 void Run(const Call& call, void*) {
+  const piece_times::Call timed;
   if (call.dtype == DType::kFloat64) {
     Operation<double>(call).Run();
   } else {

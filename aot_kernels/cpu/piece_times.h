@@ -18,8 +18,15 @@ struct PieceTime {
 };
 
 namespace piece_times {
-// A call for that many threads begins.
-void Clear(int threads);
+// Takes the time of a kernel's call, pieces included.
+class Call {
+ public:
+  Call();
+  ~Call();
+};
+
+// The call's work is cut for that many threads.
+void Cut(int threads);
 // A thread comes to a loop, if it has not before.
 void Enter(uint32_t loop);
 // A piece is done, which has taken the time since the one before in its loop.
@@ -31,7 +38,10 @@ void PassBarrier();
 constexpr bool kOneThreadForAll = false;
 
 namespace piece_times {
-inline void Clear(int) {}
+struct Call {
+  Call() {}
+};
+inline void Cut(int) {}
 inline void Enter(uint32_t) {}
 inline void Keep() {}
 inline void PassBarrier() {}

@@ -55,12 +55,6 @@ class Worker {
     }
   }
 
-  // What each thread calls at the end.
-  void Leave() {
-    Wait();
-    team_->Leave(thread_, threads_);
-  }
-
  private:
   Team* team_;
   int thread_;
@@ -74,13 +68,14 @@ class Worker {
 template <typename Body>
 void RunThreads(int threads, Body body) {
   Team team;
-  piece_times::Clear(threads);
+  piece_times::Cut(threads);
 #pragma omp parallel num_threads(kOneThreadForAll ? 1 : threads)
   {
     const int granted = omp_get_num_threads();
     Worker worker(&team, omp_get_thread_num(), kOneThreadForAll ? threads : granted);
     body(worker);
-    worker.Leave();
+    worker.Wait();
+    team.Leave(omp_get_thread_num(), granted);
   }
 }
 

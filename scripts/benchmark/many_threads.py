@@ -101,8 +101,8 @@ def predict(call: KernelCall, counts: Sequence[int], rounds: int) -> dict[int, P
 
 
 def _predict(call: KernelCall, function: str, library: _ModelledLibrary) -> Prediction:
-    seconds = call.seconds(library, function)
-    return schedule(library.latest_run(seconds))
+    call.seconds(library, function)
+    return schedule(library.latest_run())
 
 
 def _sum_of_least(runs: list[list[Prediction]]) -> Prediction:
@@ -141,14 +141,14 @@ def schedule(run: Run) -> Prediction:
 
 
 class _ModelledLibrary(AotLibrary):
-    def latest_run(self, seconds: float) -> Run:
-        """The pieces of the latest call, which took so long."""
-        count, threads = ctypes.c_int64(), ctypes.c_int64()
-        piece_times = self._own("piece_times", ctypes.POINTER(ctypes.c_int64))
-        times = piece_times(ctypes.byref(count), ctypes.byref(threads))
+    def latest_run(self) -> Run:
+        count, nanoseconds, threads = (ctypes.c_int64() for _ in range(3))
+        times = self._own("piece_times", ctypes.POINTER(ctypes.c_int64))(ctypes.byref(count))
+        self._own("call_time", None)(ctypes.byref(nanoseconds), ctypes.byref(threads))
         table = np.ctypeslib.as_array(times, (count.value, 2)).tolist()
         pieces = [Piece(barriers, 1e-9 * taken) for barriers, taken in table]
-        return Run(pieces, seconds - sum(piece.seconds for piece in pieces), threads.value)
+        in_pieces = sum(piece.seconds for piece in pieces)
+        return Run(pieces, 1e-9 * nanoseconds.value - in_pieces, threads.value)
 
 
 def set_threads(count: int) -> None:
