@@ -280,8 +280,9 @@ def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
 def predict_scaling(arguments: argparse.Namespace, report: Report) -> None:
     """Our speed-up on more threads than there are here, and on those that there are."""
     calls = [(name, kind) for name in arguments.rows for kind in arguments.passes]
+    here = many_threads.threads_here()
     report["prediction"] = []
-    print(prediction_header(many_threads.THREADS, many_threads.threads_here()), flush=True)
+    print(prediction_header(many_threads.THREADS, here), flush=True)
     for name, kind in tqdm(calls, unit="row", disable=None):
         row, training = arguments.rows[name], kind == "training"
         call = many_threads.KernelCall(make_call(row, arguments.dtype, training, arguments.threads))
@@ -292,7 +293,8 @@ def predict_scaling(arguments: argparse.Namespace, report: Report) -> None:
             "flops": row.flops(training),
             "seconds": {count: found.seconds for count, found in predictions.items()},
             "serial": {count: found.serial for count, found in predictions.items()},
-            "measured": many_threads.measure(call, many_threads.threads_here(), arguments.rounds),
+            # More rounds: of several threads one that another process holds up delays all.
+            "measured": many_threads.measure(call, here, 3 * arguments.rounds),
         }
         report["prediction"].append(entry)
         tqdm.write(prediction_line(entry))
