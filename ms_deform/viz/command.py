@@ -52,8 +52,8 @@ def run(
         load_weights(net, checkpoint)
     records = _record(net, normalise(image, mean, std), layer)
     for name, calls in records.items():
-        groups = calls[0].offset_groups if calls else 0
-        print(f"{name}: calls: {len(calls)}, offset groups: {groups}")
+        groups = f", offset groups: {calls[0].offset_groups}" if calls else ""
+        print(f"{name}: calls: {len(calls)}{groups}")
     try:
         figure = plot_layers(records, image, offset_group=group, call=call)
     except ValueError as error:

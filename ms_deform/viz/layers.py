@@ -15,9 +15,9 @@ from ms_deform.viz.panels import (
     draw_arrow_key,
     draw_masks,
     draw_offsets,
-    draw_samples,
 )
 from ms_deform.viz.records import Record
+from ms_deform.viz.samples import draw_samples
 from ms_deform.viz.sheet import TEXT, Sheet
 from ms_deform.viz.views import Scale, View
 

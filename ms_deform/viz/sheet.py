@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ms_deform.viz.panels import BESIDE, SMALL, limits, new_figure, taps_merge
+from ms_deform.viz.panels import SMALL, new_figure
 from ms_deform.viz.records import Record
+from ms_deform.viz.samples import BESIDE, limits, taps_merge
 from ms_deform.viz.views import View
 
 if TYPE_CHECKING:
