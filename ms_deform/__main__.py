@@ -274,7 +274,7 @@ def _call(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-_numbers.__name__, _call.__name__ = "numbers with commas", "call"
+_numbers.__name__, _call.__name__ = "numbers with commas", "number or 'all'"
 
 
 def _viz(options: argparse.Namespace) -> int:

@@ -53,6 +53,15 @@ class Idle(Net):
         return x
 
 
+class Shifted(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("shift", ops.zeros((1,)))
+
+    def construct(self, x):
+        return super().construct(x + self.shift)
+
+
 class Headed(Net):
     def __init__(self):
         super().__init__()
@@ -92,12 +101,14 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture
 def figures(monkeypatch):
-    """What the command draws."""
+    """What the command draws, which is not written."""
     drawn = []
 
     def plot_layers(*arguments, **options):
-        drawn.append(viz.plot_layers(*arguments, **options))
-        return drawn[-1]
+        figure = viz.plot_layers(*arguments, **options)
+        monkeypatch.setattr(figure, "savefig", lambda path: None)
+        drawn.append(figure)
+        return figure
 
     monkeypatch.setattr(command, "plot_layers", plot_layers)
     return drawn
@@ -166,6 +177,18 @@ def test_the_checkpoints_parameters_are_in_the_network(user_net, blank):
     assert len(loaded) == 11
     for name, parameter in loaded.items():
         np.testing.assert_array_equal(parameter.asnumpy(), saved[name].asnumpy())
+
+
+def test_the_checkpoints_buffers_are_in_the_network(user_net, blank):
+    shift = ms.Parameter(ms.Tensor([7.0], ms.float32), name="shift")
+    entries = [
+        {"name": entry.name, "data": entry}
+        for entry in (shift, *user_net.made[-1].get_parameters())
+    ]
+    ms.save_checkpoint(entries, "shifted.ckpt")
+    assert run("--checkpoint", "shifted.ckpt", net="user_net:Shifted") == 0
+    expected = pixels().transpose(2, 0, 1)[None] / 255 + 7
+    np.testing.assert_allclose(user_net.inputs[-1], expected, rtol=1e-6)
 
 
 def test_layer_call_and_offset_group_are_chosen(user_net, figures):

@@ -85,9 +85,12 @@ def longest(record: viz.Record) -> int:
 
 
 def test_each_layer_is_a_row_with_its_name_and_sizes():
-    titles = row_titles(viz.plot_layers(three_layers()))
+    figure = viz.plot_layers(three_layers())
+    titles = row_titles(figure)
     assert [title.partition(" ")[0] for title in titles] == ["small", "plain", "wide"]
     assert titles[1] == "plain · kernel 1 x 1 · input 12 x 10"
+    notes = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert notes == ["no mask"]
 
 
 def test_the_picture_is_a_file_as_wide_as_two_readmes(tmp_path):
@@ -193,6 +196,11 @@ def test_the_offset_group_with_the_longest_offsets_is_drawn_and_named():
     assert title.startswith("layer · offset group 5 of 0 to 7 (longest offsets)")
     (shown,) = heat_maps(figure, "magma")
     np.testing.assert_allclose(shown.get_array(), lengths(record, 5), rtol=1e-5)
+
+
+def test_of_offset_groups_alike_the_first_is_drawn_and_called_no_longest():
+    (title,) = row_titles(viz.plot_layers(named(random_record(groups=2, length=0.0))))
+    assert title.startswith("layer · offset group 0 of 0 to 1 · ")
 
 
 @pytest.mark.parametrize("group", (0, 2))

@@ -23,7 +23,7 @@ _WIDTH = 8.3
 _LEFT, _RIGHT, _GAP = 0.35, 0.1, 0.4
 _TOP, _BETWEEN, _BOTTOM = 0.25, 0.46, 1.0
 _KEY, _BAR = 0.62, 0.42  # above the figure's lower edge
-_LARGEST_PANEL = 2.6
+_LARGEST_PANEL = 3.0
 _SHAPES = (0.5, 1.3)  # the smallest and the largest height of a panel by its width
 _DPI = 200
 

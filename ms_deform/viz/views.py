@@ -21,7 +21,7 @@ class View:
         record: The call.
         image: The image of the batch.
         group: The offset group.
-        longest: Whether it was chosen for its offsets, which are the longest on average.
+        longest: Whether it was chosen for its offsets, which are longer on average than others'.
     """
 
     record: Record
@@ -35,8 +35,8 @@ class View:
         groups = record.offset_groups
         if offset_group is None:
             offsets = record.offset[image].reshape(groups, -1, 2, *record.output_size)
-            longest = int(_lengths(offsets).mean((1, 2, 3)).argmax())
-            return cls(record, image, longest, groups > 1)
+            means = _lengths(offsets).mean((1, 2, 3))
+            return cls(record, image, int(means.argmax()), bool(np.any(means != means[0])))
         _check_index("offset_group", offset_group, groups, f"groups of layer {record.layer!r}")
         return cls(record, image, offset_group, False)
 
