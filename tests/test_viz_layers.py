@@ -38,12 +38,17 @@ def random_record(
     )
 
 
-def three_layers() -> dict[str, list[viz.Record]]:
-    return {
+@pytest.fixture(scope="module")
+def three():
+    """Records of three layers, and their picture."""
+    np.random.seed(0)
+    records = {
         "small": [random_record("small", (7, 9), length=0.5)],
         "plain": [random_record("plain", (12, 10), kernel=(1, 1), mask=False)],
         "wide": [random_record("wide", (40, 90), groups=4, length=4.0)],
     }
+    records["small"][0].mask[0] *= 2
+    return records, viz.plot_layers(records)
 
 
 def named(record: viz.Record) -> dict[str, list[viz.Record]]:
@@ -84,8 +89,8 @@ def longest(record: viz.Record) -> int:
     return int(np.argmax([lengths(record, g).mean() for g in range(record.offset_groups)]))
 
 
-def test_each_layer_is_a_row_with_its_name_and_sizes():
-    figure = viz.plot_layers(three_layers())
+def test_each_layer_is_a_row_with_its_name_and_sizes(three):
+    _, figure = three
     titles = row_titles(figure)
     assert [title.partition(" ")[0] for title in titles] == ["small", "plain", "wide"]
     assert titles[1] == "plain · kernel 1 x 1 · input 12 x 10"
@@ -97,13 +102,12 @@ def test_the_picture_is_a_file_as_wide_as_two_readmes(tmp_path):
     from matplotlib.image import imread
 
     file_name = tmp_path / "layers.png"
-    viz.plot_layers(three_layers(), np.ones((7, 9)), file_name=file_name)
+    viz.plot_layers(named(random_record()), np.ones((7, 9)), file_name=file_name)
     assert imread(file_name).shape[1] == 1660
 
 
-def test_lengths_have_one_scale_and_one_colour_bar():
-    records = three_layers()
-    figure = viz.plot_layers(records)
+def test_lengths_have_one_scale_and_one_colour_bar(three):
+    records, figure = three
     largest = max(lengths(calls[0], longest(calls[0])).max() for calls in records.values())
     limits = np.array([image.get_clim() for image in heat_maps(figure, "magma")])
     np.testing.assert_allclose(limits, [[0, largest]] * 3, rtol=1e-5)
@@ -112,10 +116,8 @@ def test_lengths_have_one_scale_and_one_colour_bar():
     np.testing.assert_allclose(bars[0].get_xlim(), (0, largest), rtol=1e-5)
 
 
-def test_masks_have_one_scale_in_maps_and_dots():
-    records = three_layers()
-    records["small"][0].mask[0] *= 2
-    figure = viz.plot_layers(records)
+def test_masks_have_one_scale_in_maps_and_dots(three):
+    records, figure = three
     largest = records["small"][0].mask[0].max()
     dots = [ax.collections[1] for ax in figure.axes if ax.get_title(loc="left")]
     assert dots[1].get_array() is None
@@ -125,9 +127,8 @@ def test_masks_have_one_scale_in_maps_and_dots():
         np.testing.assert_allclose(drawn.get_clim(), (0, largest), rtol=1e-6)
 
 
-def test_arrows_are_the_mean_offset_of_the_taps_in_one_scale():
-    records = three_layers()
-    figure = viz.plot_layers(records)
+def test_arrows_are_the_mean_offset_of_the_taps_in_one_scale(three):
+    records, figure = three
     drawn = quivers(figure)
     assert len(drawn) == 3
     assert len({arrows.scale for arrows in drawn}) == 1
@@ -182,7 +183,7 @@ def test_nothing_moves_and_no_key_says_how_far():
 def test_offsets_of_a_training_that_diverged_are_drawn():
     record = random_record()
     record.offset[0, 3, :4], record.offset[0, 5, 6:] = np.nan, np.inf
-    figure = viz.plot_layers({**named(record), **three_layers()})
+    figure = viz.plot_layers({**named(record), **named(random_record("other"))})
     figure.draw_without_rendering()
     assert all(np.isfinite(image.get_clim()).all() for image in heat_maps(figure, "magma"))
 
