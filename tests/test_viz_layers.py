@@ -268,6 +268,7 @@ def test_more_rows_than_a_picture_holds_are_refused():
     (
         ((7, 9), (3, 3), (1, 1), False),
         ((16, 16), (7, 7), (1, 1), False),
+        ((40, 10), (3, 3), (1, 1), True),
         ((64, 80), (3, 3), (1, 1), True),
         ((64, 80), (7, 7), (1, 1), True),
         ((64, 80), (1, 1), (1, 1), True),
@@ -275,7 +276,7 @@ def test_more_rows_than_a_picture_holds_are_refused():
         ((64, 80), (1, 3), (1, 8), False),
     ),
 )
-def test_taps_that_would_merge_are_shown_larger_in_an_inset(size, kernel, dilation, merges):
+def test_taps_that_would_merge_are_shown_larger_beside_the_panel(size, kernel, dilation, merges):
     record = random_record(size=size, kernel=kernel, dilation=dilation)
     figure = viz.plot_layers(named(record))
     figure.draw_without_rendering()
@@ -283,6 +284,10 @@ def test_taps_that_would_merge_are_shown_larger_in_an_inset(size, kernel, dilati
     assert len(insets(figure)) == merges
     for inset in insets(figure):
         assert points_between_taps(inset, record) > 2 * points_between_taps(figure.axes[0], record)
+        samples, place, offsets = (
+            ax.get_window_extent() for ax in (figure.axes[0], inset, figure.axes[1])
+        )
+        assert samples.x1 < place.x0 and place.x1 < offsets.x0
 
 
 @pytest.mark.parametrize("length", (0.0, 0.1, 1.0))

@@ -92,7 +92,7 @@ def _draw(views: Sequence[View], titles: Sequence[str], picture: np.ndarray | No
     for row, (view, title) in enumerate(zip(views, titles)):
         samples, offsets = (sheet.add_panel(row, column) for column in (0, 1))
         samples.set_title(title, loc="left", fontsize=TEXT)
-        draw_samples(samples, view, scale, picture=picture, beside=sheet.insets)
+        draw_samples(samples, view, scale, picture=picture, beside=True)
         lengths, arrows = draw_offsets(offsets, view, scale)
         if view.masks is not None:
             masks = draw_masks(sheet.add_panel(row, 2), view, scale)

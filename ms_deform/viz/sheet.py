@@ -39,9 +39,7 @@ class Sheet:
         self.views = views
         self.masks = any(view.masks is not None for view in views)
         self.insets = False  # Whether they are needed is asked of the panels without them.
-        self.insets = any(
-            taps_merge(view, 72 * self._panel / _span(view.record)[1]) for view in views
-        )
+        self.insets = any(taps_merge(view, self._points_per_pixel(view.record)) for view in views)
         self.heights = [self._panel * _shape(view.record) for view in views]
         x, y, panel, height = self._place(0, 1 + self.masks)[0], *self._place(0, 0)[1:]
         self.size = x + panel + _RIGHT, y + height + _TOP
@@ -53,6 +51,11 @@ class Sheet:
         panels = 2 + self.masks + BESIDE * self.insets
         free = _WIDTH - _LEFT - _RIGHT - (1 + self.masks) * _GAP
         return min(_LARGEST_PANEL, free / panels)
+
+    def _points_per_pixel(self, record: Record) -> float:
+        """How many points an input pixel takes in a panel of samples."""
+        height, width = _span(record)
+        return 72 * self._panel * min(1 / width, _shape(record) / height)
 
     def _place(self, row: int, column: int) -> tuple[float, float, float, float]:
         """x and y from the left and from below, width and height."""
