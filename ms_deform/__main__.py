@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands `python -m ms_deform build`, `install-aicpu`, `doctor` and `convert`."""
+"""The commands `python -m ms_deform build`, `install-aicpu`, `doctor`, `convert` and `viz`."""
 
 from __future__ import annotations
 
@@ -56,11 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     _add_doctor(commands)
     _add_convert(commands)
+    _add_viz(commands)
     options = parser.parse_args(arguments)
     if options.command == "doctor":
         return _doctor(options)
     if options.command == "convert":
         return _convert(options)
+    if options.command == "viz":
+        return _viz(options)
     if options.command == "install-aicpu":
         return _install_aicpu(options.folder, options.remove)
     if options.arch and not options.cuda:
@@ -198,6 +201,92 @@ def _convert(options: argparse.Namespace) -> int:
         return convert.run(**arguments)
     except PortError as error:
         print(f"convert: {error}", file=sys.stderr)
+        return 1
+
+
+_VIZ_EXAMPLES = """examples:
+  python -m ms_deform viz picture.jpg --net net.py:Net --checkpoint net.ckpt -o layers.png
+  python -m ms_deform viz picture.jpg --net 'net.py:Net(num_feat=16)' -o net.png \\
+      --size 224,224 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225
+  python -m ms_deform viz picture.jpg --net net.py:Net -o align.png --layer align --call all
+"""
+
+
+def _add_viz(commands: argparse._SubParsersAction) -> None:
+    viz = commands.add_parser(
+        "viz",
+        help="draw where a network samples an image",
+        epilog=_VIZ_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    viz.add_argument("picture", help="an image file")
+    viz.add_argument(
+        "--net",
+        required=True,
+        metavar="MODULE:FACTORY",
+        help="what makes the network, of a module or a .py file, if need be with literal arguments",
+    )
+    viz.add_argument("-o", "--output", required=True, metavar="FILE", help="a .png file")
+    viz.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="a .ckpt or .safetensors file of MindSpore's (default: the network as it is made)",
+    )
+    viz.add_argument(
+        "--size",
+        type=_integers(2),
+        metavar="H,W",
+        help="of the network's input (default: the image's)",
+    )
+    viz.add_argument("--gray", action="store_true", help="one channel instead of red, green, blue")
+    for name in ("--mean", "--std"):
+        viz.add_argument(
+            name,
+            type=_numbers,
+            metavar="R,G,B",
+            help="input = (image - mean) / std, the image in 0 to 1",
+        )
+    viz.add_argument(
+        "--layer",
+        action="append",
+        metavar="NAME",
+        help="draw this layer only; may be given several times (default: all)",
+    )
+    viz.add_argument(
+        "--group",
+        type=int,
+        help="which offset group, from 0 (default: of each layer that with the longest offsets)",
+    )
+    viz.add_argument(
+        "--call",
+        type=_call,
+        default=-1,
+        metavar="N",
+        help="which call of a layer that is called several times, from 0, or all (default: last)",
+    )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
+def _call(text: str) -> int | str:
+    return text if text == "all" else int(text)
+
+
+_numbers.__name__, _call.__name__ = "numbers with commas", "number or 'all'"
+
+
+def _viz(options: argparse.Namespace) -> int:
+    # They need MindSpore, which `build` and `doctor` can do without.
+    from ms_deform.port import PortError, convert
+    from ms_deform.viz import command
+
+    arguments = {name: value for name, value in vars(options).items() if name != "command"}
+    try:
+        return command.run(**{**arguments, "net": convert.import_net(options.net)})
+    except (PortError, command.PictureError) as error:
+        print(f"viz: {error}", file=sys.stderr)
         return 1
 
 

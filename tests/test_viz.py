@@ -75,6 +75,7 @@ def test_records_are_what_the_layers_compute_with(mode):
             )
             assert_close(output, expected, "float32", "output", 1e-5)
             assert record.input_size == input.shape[2:]
+        assert [record.call for record in calls] == list(range(len(calls)))
 
 
 def test_nothing_is_recorded_after_the_block(mode):
@@ -179,25 +180,6 @@ def test_heat_maps_show_mean_length_and_mean_mask(records):
 def test_a_layer_without_mask_has_no_mask_picture(records):
     with pytest.raises(ValueError, match="layer 'v1' has no mask"):
         viz.plot_masks(records["v1"][0])
-
-
-@pytest.mark.needs("matplotlib")
-def test_all_layers_are_written_to_one_file(records, tmp_path):
-    from matplotlib.image import imread
-
-    file_name = tmp_path / "layers.png"
-    figure = viz.plot_layers(records, np.ones((7, 9)), file_name=file_name)
-    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-    for name in records:
-        assert {f"{name}: samples", f"{name}: offsets"} <= set(titles)
-    assert "v1: masks" not in titles
-    height, width, _ = imread(file_name).shape
-    assert (width, height) == (1500, 3 * 450)
-
-
-def test_no_records_no_picture():
-    with pytest.raises(ValueError, match="'records' holds no call"):
-        viz.plot_layers({"layer": []})
 
 
 def test_missing_matplotlib_is_named(records, monkeypatch):
