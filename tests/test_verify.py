@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m ms_deform verify` tells a right port from a wrong one, and names what is wrong."""
+
+from __future__ import annotations
+
+import re
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn, ops
+
+from ms_deform import DeformConv2d
+from ms_deform.__main__ import main
+from ms_deform.port.layers import relative_error
+from networks import random_array
+
+WHY = "needs torch and torchvision: pip install '.[parity]'"
+torch = pytest.importorskip("torch", reason=WHY)
+torchvision = pytest.importorskip("torchvision", reason=WHY)
+
+pytestmark = [
+    pytest.mark.usefixtures("scratch_folder"),
+    pytest.mark.not_on_gpu_stand_in("PyTorch's networks are on the CPU"),
+]
+TNN, F = torch.nn, torch.nn.functional
+
+
+@pytest.fixture(autouse=True)
+def mode_as_before():
+    before = ms.get_context("mode")
+    yield
+    ms.set_context(mode=before)
+
+
+# One network that is ported rightly, with what a port must say in words of its own: padding, bias,
+# a repeated layer, a branch of functions, a deformable layer.
+
+
+class TorchNet(TNN.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = TNN.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.norm = TNN.BatchNorm2d(8)
+        self.body = TNN.Sequential(TNN.Conv2d(8, 8, 1), TNN.ReLU(inplace=True))
+        self.offset = TNN.Conv2d(8, 27, 3, padding=1)
+        self.deform = torchvision.ops.DeformConv2d(8, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.conv(x)))
+        x = self.body(self.body(x))
+        predicted = self.offset(x)
+        return self.deform(x, predicted[:, :18], torch.sigmoid(predicted[:, 18:]))
+
+
+class Net(nn.Cell):
+    def __init__(self, momentum: float = 0.9, stride: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=stride, pad_mode="pad", padding=1, has_bias=True)
+        self.norm = nn.BatchNorm2d(8, momentum=momentum)
+        self.body = nn.SequentialCell(nn.Conv2d(8, 8, 1, has_bias=True), nn.ReLU())
+        self.offset = nn.Conv2d(8, 27, 3, pad_mode="pad", padding=1, has_bias=True)
+        self.deform = DeformConv2d(8, 4, 3, padding=1)
+
+    def construct(self, x):
+        x = ops.relu(self.norm(self.conv(x)))
+        x = self.body(self.body(x))
+        predicted = self.offset(x)
+        return self.deform(x, predicted[:, :18], ops.sigmoid(predicted[:, 18:]))
+
+
+@pytest.fixture
+def verify(capsys):
+    """A function that runs the command on two factories of this file: its status and its words."""
+
+    def run(theirs: str, ours: str, *options: str, checkpoint: tuple = ()) -> tuple[int, str]:
+        inputs = () if "--inputs" in options or "--input" in options else ("--input", "2,3,8,12")
+        names = "--torch", f"test_verify:{theirs}", "--net", f"test_verify:{ours}"
+        status = main(["verify", *checkpoint, *names, *inputs, *options])
+        printed, told = capsys.readouterr()
+        assert len(told.splitlines()) <= 1, told
+        return status, printed + told
+
+    return run
+
+
+def rows(printed: str) -> dict[str, float]:
+    """The error that the table gives for what each layer puts out."""
+    found = re.findall(r"^(\S+(?: #\d+)?) +\w+ +\S+ +(inf|\d\S+) +!? *\(", printed, re.MULTILINE)
+    return {name: float(error) for name, error in found}
+
+
+def test_a_right_port_passes_in_all_that_can_be_asked(verify):
+    everything = ("--gradients", "--steps", "3", "--graph-mode")
+    status, printed = verify("TorchNet", "Net", *everything)
+    assert status == 0, printed
+    assert list(rows(printed)) == [
+        *("conv", "norm", "body.0", "body.1", "body", "body.0 #2", "body.1 #2", "body #2"),
+        *("offset", "deform", "(network)"),
+    ]
+    assert max(rows(printed).values()) < 1e-5
+    assert "all within 1e-04" in printed
+    for name in ("input 1", "conv.weight", "norm.bias", "offset.bias", "deform.weight"):
+        assert re.search(rf"^{name} +\d\.\de-0[5-9]$", printed, re.MULTILINE), name
+    assert re.search(r"^   3 +\d", printed, re.MULTILINE)
+    assert "out of tolerance" not in printed
+    assert "culprit" not in printed and "note" not in printed
+
+
+class TorchFunction(TNN.Module):
+    """A layer of PyTorch's that is a function."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+# What is often ported wrongly: PyTorch's layer, the cell, and the words of its culprit.
+UP = {"scale_factor": 2.0, "mode": "bilinear"}
+LAYERS = {
+    "eps of a batch norm": (
+        lambda: TNN.BatchNorm2d(8),
+        lambda: nn.BatchNorm2d(8, eps=1e-3),
+        "eps is 0.001, PyTorch's 1e-05: write eps=1e-05",
+    ),
+    "eps of a group norm": (
+        lambda: TNN.GroupNorm(2, 8, eps=1e-2),
+        lambda: nn.GroupNorm(2, 8),
+        "eps is 1e-05, PyTorch's 0.01: write eps=0.01",
+    ),
+    "align_corners": (
+        lambda: TNN.Upsample(**UP, align_corners=True),
+        lambda: nn.Upsample(**UP, align_corners=False, recompute_scale_factor=True),
+        "align_corners is False, PyTorch's True",
+    ),
+    "slope": (TNN.LeakyReLU, nn.LeakyReLU, "0.2 and 0.01: write alpha=0.01"),
+    "GELU": (TNN.GELU, nn.GELU, "approximate is True, PyTorch's False: write approximate=False"),
+    "tanh on a CPU": (TNN.Tanh, nn.Tanh, "MindSpore's tanh on a CPU is off by up to 1e-4"),
+    "pad_mode": (
+        lambda: TNN.Conv2d(8, 6, 3, stride=2, padding=1),
+        lambda: nn.Conv2d(8, 6, 3, stride=2, has_bias=True),
+        'write pad_mode="pad", padding=(1, 1)',
+    ),
+    "stride": (
+        lambda: TNN.Conv2d(8, 6, 1, stride=2),
+        lambda: nn.Conv2d(8, 6, 1, has_bias=True),
+        "stride is (1, 1), PyTorch's (2, 2): write stride=(2, 2)",
+    ),
+    "dilation": (
+        lambda: TNN.Conv2d(8, 6, 3, padding=2, dilation=2),
+        lambda: nn.Conv2d(8, 6, 3, pad_mode="pad", padding=2, has_bias=True),
+        "dilation is (1, 1), PyTorch's (2, 2)",
+    ),
+    "stride of a pooling": (
+        lambda: TNN.MaxPool2d(2),
+        lambda: nn.MaxPool2d(2),
+        "stride is 1, which is 1 by default, PyTorch's 2: write stride=2",
+    ),
+    "padding of a pooling": (
+        lambda: TNN.AvgPool2d(3, 1, 1),
+        lambda: nn.AvgPool2d(3),
+        'pad_mode="valid" pads nothing: write pad_mode="pad", padding=1',
+    ),
+    "padding by reflection": (
+        lambda: TNN.Conv2d(8, 6, 3, padding=1, padding_mode="reflect"),
+        lambda: nn.Conv2d(8, 6, 3, pad_mode="pad", padding=1, has_bias=True),
+        "pads with 'reflect', MindSpore's convolutions with zeros",
+    ),
+}
+# The same where a function stands between two layers, or in a cell of the user's own.
+FUNCTIONS = {
+    "align_corners": (
+        lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+        lambda x: ops.interpolate(x, (16, 24), mode="bilinear", align_corners=True),
+        "resized with align_corners=True, PyTorch with align_corners=False",
+    ),
+    "pixel shuffle": (
+        lambda x: F.pixel_shuffle(x, 2),
+        lambda x: ops.DepthToSpace(2)(x),
+        "[r, r, C], PyTorch's is [C, r, r]: ops.pixel_shuffle has it",
+    ),
+    "pixel unshuffle": (
+        lambda x: F.pixel_unshuffle(x, 2),
+        lambda x: ops.SpaceToDepth(2)(x),
+        "[r, r, C], PyTorch's is [C, r, r]: ops.pixel_unshuffle has it",
+    ),
+    "slope": (
+        lambda x: F.leaky_relu(x, 0.1),
+        lambda x: ops.leaky_relu(x),
+        "a leaky ReLU with a slope of 0.2, PyTorch's has 0.1",
+    ),
+    "GELU": (
+        lambda x: F.gelu(x),
+        lambda x: ops.gelu(x, approximate="tanh"),
+        "GELU by tanh, PyTorch's is exact: approximate=False",
+    ),
+    "tanh on a CPU": (
+        lambda x: torch.tanh(x),
+        lambda x: ops.tanh(x),
+        "MindSpore's tanh on a CPU is off by up to 1e-4",
+    ),
+    "what nobody knows": (lambda x: torch.relu(x), lambda x: x, None),
+}
+
+
+class TorchLayers(TNN.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.before = TNN.Conv2d(3, 8, 1)
+        self.layer = LAYERS[kind][0]()
+
+    def forward(self, x):
+        return self.layer(self.before(x))
+
+
+class Layers(nn.Cell):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(3, 8, 1, has_bias=True)
+        self.layer = LAYERS[kind][1]()
+
+    def construct(self, x):
+        return self.layer(self.before(x))
+
+
+class TorchFunctions(TNN.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.before = TNN.Conv2d(3, 8, 1)
+        self.function = FUNCTIONS[kind][0]
+        self.after = TNN.Sequential(TNN.Dropout(0.5))
+
+    def forward(self, x):
+        return self.after(self.function(self.before(x)))
+
+
+class Functions(nn.Cell):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(3, 8, 1, has_bias=True)
+        self.function = FUNCTIONS[kind][1]
+        self.after = nn.SequentialCell(nn.Dropout(p=0.5))
+
+    def construct(self, x):
+        return self.after(self.function(self.before(x)))
+
+
+def inputs_that_show(kind: str) -> tuple[str, str]:
+    """Numbers, larger ones for tanh, as options."""
+    scale = 20 if "tanh" in kind else 1
+    np.savez("inputs.npz", (scale * random_array((2, 3, 8, 12))).astype(np.float32))
+    return "--inputs", "inputs.npz"
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_first_layer_that_is_wrong_is_named_with_its_culprit(verify, kind):
+    options = (*inputs_that_show(kind), "--tolerance", "5e-5")
+    status, printed = verify(f"TorchLayers({kind!r})", f"Layers({kind!r})", *options)
+    assert status == 1
+    kind_of_cell = type(LAYERS[kind][1]()).__name__
+    assert f"first out of tolerance (5e-05): layer ({kind_of_cell}), " in printed
+    (culprit,) = re.findall(r"^known culprit: (.*)$", printed, re.MULTILINE)
+    assert LAYERS[kind][2] in culprit
+    assert rows(printed)["before"] < 1e-5 < rows(printed)["layer"]
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_a_wrong_function_is_placed_between_two_layers_and_recognised(verify, kind):
+    options = (*inputs_that_show(kind), "--tolerance", "2e-5")
+    status, printed = verify(f"TorchFunctions({kind!r})", f"Functions({kind!r})", *options)
+    assert status == 1
+    place = "between before and after, in construct of the network (Functions), "
+    assert f"first out of tolerance (2e-05): {place}" in printed
+    culprits = re.findall(r"^known culprit: (.*)$", printed, re.MULTILINE)
+    if FUNCTIONS[kind][2] is None:
+        assert culprits == []
+        assert "no known culprit: compare what both networks compute there" in printed
+    else:
+        assert len(culprits) == 1 and FUNCTIONS[kind][2] in culprits[0]
+
+
+# What shows in training alone.
+
+
+def test_a_wrong_momentum_is_noted_and_shows_in_the_statistics_after_training(verify):
+    status, printed = verify("TorchNet", "Net(momentum=0.1)")
+    words = "momentum is 0.1, PyTorch's 0.1; MindSpore's is one minus PyTorch's: write momentum=0.9"
+    assert status == 0
+    assert f"note: norm: {words} (seen in training only)\n" in printed
+    status, printed = verify("TorchNet", "Net(momentum=0.1)", "--steps", "2")
+    assert status == 1
+    assert re.search(r"^  norm.running_var: \d", printed, re.MULTILINE)
+    assert f"  known culprit: {words}\n" in printed
+
+
+class TorchShift(TNN.Module):
+    """Offsets come from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deform = torchvision.ops.DeformConv2d(3, 4, 3, padding=1)
+
+    def forward(self, x, offset):
+        return self.deform(x, offset)
+
+
+class Shift(nn.Cell):
+    """A rounding more puts an offset on the other side of an integer."""
+
+    def __init__(self, rounding: float = 0.0) -> None:
+        super().__init__()
+        self.deform = DeformConv2d(3, 4, 3, padding=1)
+        self.rounding = rounding
+
+    def construct(self, x, offset):
+        return self.deform(x, offset - self.rounding)
+
+
+def test_offsets_that_sit_on_an_integer_are_the_known_culprit_of_gradients(verify):
+    offset = random_array((2, 18, 8, 12))
+    offset[0] = np.round(offset[0])
+    np.savez("inputs.npz", random_array((2, 3, 8, 12)), offset)
+    options = ("--inputs", "inputs.npz", "--gradients")
+    status, printed = verify("TorchShift", "Shift(rounding=1e-6)", *options)
+    assert status == 1
+    assert "all within 1e-04" in printed
+    assert "gradients out of tolerance: 1; first, from behind: input 2\n" in printed
+    (near,) = re.findall(r"^known culprit: (\d+) of 3456 offsets of deform sit", printed, re.M)
+    assert offset[0].size <= int(near) < offset[0].size + 10
+    assert verify("TorchShift", "Shift", *options)[0] == 0
+
+
+class TorchFrozen(TNN.Module):
+    """A gradient that is wrong though the output is right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = TNN.Conv2d(3, 4, 1)
+        self.last = TNN.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return self.last(self.first(x))
+
+
+class Frozen(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1, has_bias=True)
+        self.last = nn.Conv2d(4, 4, 1, has_bias=True)
+
+    def construct(self, x):
+        return self.last(ops.stop_gradient(self.first(x)))
+
+
+def test_gradients_out_of_tolerance_are_named_and_training_is_too(verify):
+    status, printed = verify("TorchFrozen", "Frozen", "--gradients", "--steps", "3")
+    assert status == 1
+    assert "gradients out of tolerance: 3; first, from behind: first.bias\n" in printed
+    assert re.search(r"^last.weight +\d.\de-0[5-9]$", printed, re.MULTILINE)
+    assert re.search(r"^   1 .*(0\.0e\+00|e-0[5-9])$", printed, re.MULTILINE)
+    assert re.search(r"^   3 .* ! out of tolerance$", printed, re.MULTILINE)
+    assert "culprit" not in printed
+
+
+def test_more_is_left_out_where_the_outputs_differ(verify):
+    status, printed = verify("TorchNet", "Net(stride=1)", "--gradients", "--steps", "1")
+    assert status == 1
+    assert printed.endswith("left out, as the outputs differ: gradients, steps\n")
+
+
+# What networks take and give.
+
+
+class TorchMany(TNN.Module):
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.embedding = TNN.Embedding(9, 3)
+        self.conv = TNN.Conv2d(3, 4, 1)
+        self.form = form
+
+    def forward(self, tokens, x):
+        return in_form(self.form, self.conv(x), self.embedding(tokens))
+
+
+class Many(nn.Cell):
+    def __init__(self, form: str, wrong: bool = False) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 3)
+        self.conv = nn.Conv2d(3, 4, 1, has_bias=True)
+        self.form = form
+        self.wrong = wrong
+
+    def construct(self, tokens, x):
+        found = self.embedding(tokens)
+        return in_form(self.form, self.conv(x), 2 * found if self.wrong else found)
+
+
+def in_form(form, first, second):
+    if form == "tuple":
+        return first, second
+    if form == "list":
+        return [first, second]
+    if form == "dict":
+        return {"first": first, "second": second}
+    if form == "one":
+        return first
+    return (first, (second, first))
+
+
+@pytest.mark.parametrize("form", ["tuple", "list", "dict", "nested"])
+def test_each_of_several_outputs_counts_and_inputs_keep_their_dtype(verify, form):
+    np.savez("many.npz", np.arange(8, dtype=np.int32).reshape(2, 4), random_array((2, 3, 5, 6)))
+    inputs = ("--inputs", "many.npz")
+    status, printed = verify(f"TorchMany({form!r})", f"Many({form!r})", *inputs)
+    assert status == 0
+    assert "inputs: (2, 4) int32, (2, 3, 5, 6) float32\n" in printed
+    assert "(2, 4, 5, 6), (2, 4, 3)" in printed
+    status, printed = verify(f"TorchMany({form!r})", f"Many({form!r}, wrong=True)", *inputs)
+    assert status == 1
+    assert "after conv, in construct of the network (Many), 1.0e+00\n" in printed
+    status, printed = verify(f"TorchMany({form!r})", "Many('one')", *inputs)
+    assert status == 1
+    assert "(2, 4, 5, 6), expected (2, 4, 5, 6), (2, 4, 3)" in printed
+
+
+@pytest.mark.parametrize("form", ["tuple", "dict"])
+def test_a_loss_takes_all_outputs_and_no_gradient_of_integers(verify, form):
+    np.savez("many.npz", np.arange(8, dtype=np.int32).reshape(2, 4), random_array((2, 3, 5, 6)))
+    options = ("--inputs", "many.npz", "--gradients", "--steps", "2")
+    status, printed = verify(f"TorchMany({form!r})", f"Many({form!r})", *options)
+    assert status == 0
+    assert "input 1" not in printed
+    assert re.search(r"^input 2 ", printed, re.MULTILINE)
+    assert re.search(r"^embedding.weight ", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "error"),
+    [
+        ([1.0, 2.0], [1.0, 2.5], 0.2),
+        ([0.0, -9.0], [0.0, -10.0], 0.1),
+        ([1e-3], [0.0], 1e-3),
+        ([np.nan, 1.0], [np.nan, 1.0], 0.0),
+        ([np.inf, 1.0], [np.inf, 2.0], 0.5),
+        ([np.nan], [1.0], np.inf),
+        ([1.0], [np.nan], np.inf),
+        ([np.inf], [-np.inf], np.inf),
+        ([1.0], [[1.0]], np.inf),
+        ([True, False], [True, True], 1.0),
+        ([1 + 1j], [1 - 1j], 2 / np.sqrt(2)),
+        ([], [], 0.0),
+    ],
+)
+def test_the_relative_error_is_the_largest_difference_over_the_largest_value(
+    actual, expected, error
+):
+    assert relative_error(np.array(actual), np.array(expected)) == pytest.approx(error)
