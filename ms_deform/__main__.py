@@ -136,6 +136,17 @@ def _integers(count: int | None = None) -> Callable[[str], tuple[int, ...]]:
     return parse
 
 
+def _number(kind: type, least: int) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not value >= least:
+            raise ValueError
+        return value
+
+    parse.__name__ = f"{kind.__name__} from {least} on"
+    return parse
+
+
 def _doctor(options: argparse.Namespace) -> int:
     if options.soc is None and options.layer is None:
         return doctor.main()
@@ -256,17 +267,22 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
     )
     inputs.add_argument("--inputs", metavar="FILE", help="an .npz file of the inputs, in order")
     verify.add_argument(
-        "--tolerance", type=float, default=1e-4, help="for relative errors (default: 1e-4)"
+        "--tolerance",
+        type=_number(float, 0),
+        default=1e-4,
+        help="for relative errors (default: 1e-4)",
     )
     verify.add_argument(
         "--graph-mode", action="store_true", help="run in graph mode as well, and train there"
     )
     verify.add_argument("--gradients", action="store_true", help="by inputs and parameters as well")
+    verify.add_argument("--steps", type=_number(int, 1), help="of training by plain SGD in both")
     verify.add_argument(
-        "--steps", type=int, default=0, help="of training by plain SGD in both (default: 0)"
+        "--learning-rate", type=_number(float, 0), default=0.01, help="default: 0.01"
     )
-    verify.add_argument("--learning-rate", type=float, default=0.01, help="default: 0.01")
-    verify.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    verify.add_argument(
+        "--seed", type=_number(int, 0), default=0, help="of all that is random (default: 0)"
+    )
     verify.add_argument(
         "--partial", action="store_true", help="compare what matches, even if something is off"
     )

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn, ops
 
-from ms_deform import DeformConv2d
+from ms_deform import DeformConv2d, deformable_conv2d
 from ms_deform.__main__ import main
+from ms_deform.port import verify as command
 from ms_deform.port.layers import relative_error
 from networks import random_array
 
@@ -75,7 +79,8 @@ def verify(capsys):
 
     def run(theirs: str, ours: str, *options: str, checkpoint: tuple = ()) -> tuple[int, str]:
         inputs = () if "--inputs" in options or "--input" in options else ("--input", "2,3,8,12")
-        names = "--torch", f"test_verify:{theirs}", "--net", f"test_verify:{ours}"
+        theirs = theirs if ":" in theirs else f"test_verify:{theirs}"
+        names = "--torch", theirs, "--net", f"test_verify:{ours}"
         status = main(["verify", *checkpoint, *names, *inputs, *options])
         printed, told = capsys.readouterr()
         assert len(told.splitlines()) <= 1, told
@@ -99,7 +104,7 @@ def test_a_right_port_passes_in_all_that_can_be_asked(verify):
         *("offset", "deform", "(network)"),
     ]
     assert max(rows(printed).values()) < 1e-5
-    assert "all within 1e-04" in printed
+    assert "all within 1.0e-04" in printed
     for name in ("input 1", "conv.weight", "norm.bias", "offset.bias", "deform.weight"):
         assert re.search(rf"^{name} +\d\.\de-0[5-9]$", printed, re.MULTILINE), name
     assert re.search(r"^   3 +\d", printed, re.MULTILINE)
@@ -261,7 +266,7 @@ def test_the_first_layer_that_is_wrong_is_named_with_its_culprit(verify, kind):
     status, printed = verify(f"TorchLayers({kind!r})", f"Layers({kind!r})", *options)
     assert status == 1
     kind_of_cell = type(LAYERS[kind][1]()).__name__
-    assert f"first out of tolerance (5e-05): layer ({kind_of_cell}), " in printed
+    assert f"first out of tolerance (5.0e-05): layer ({kind_of_cell}), " in printed
     (culprit,) = re.findall(r"^known culprit: (.*)$", printed, re.MULTILINE)
     assert LAYERS[kind][2] in culprit
     assert rows(printed)["before"] < 1e-5 < rows(printed)["layer"]
@@ -273,7 +278,7 @@ def test_a_wrong_function_is_placed_between_two_layers_and_recognised(verify, ki
     status, printed = verify(f"TorchFunctions({kind!r})", f"Functions({kind!r})", *options)
     assert status == 1
     place = "between before and after, in construct of the network (Functions), "
-    assert f"first out of tolerance (2e-05): {place}" in printed
+    assert f"first out of tolerance (2.0e-05): {place}" in printed
     culprits = re.findall(r"^known culprit: (.*)$", printed, re.MULTILINE)
     if FUNCTIONS[kind][2] is None:
         assert culprits == []
@@ -326,7 +331,7 @@ def test_offsets_that_sit_on_an_integer_are_the_known_culprit_of_gradients(verif
     options = ("--inputs", "inputs.npz", "--gradients")
     status, printed = verify("TorchShift", "Shift(rounding=1e-6)", *options)
     assert status == 1
-    assert "all within 1e-04" in printed
+    assert "all within 1.0e-04" in printed
     assert "gradients out of tolerance: 1; first, from behind: input 2\n" in printed
     (near,) = re.findall(r"^known culprit: (\d+) of 3456 offsets of deform sit", printed, re.M)
     assert offset[0].size <= int(near) < offset[0].size + 10
@@ -458,3 +463,357 @@ def test_the_relative_error_is_the_largest_difference_over_the_largest_value(
     actual, expected, error
 ):
     assert relative_error(np.array(actual), np.array(expected)) == pytest.approx(error)
+
+
+# Names, and what a user may get wrong: one line with what to do.
+
+
+def test_a_checkpoint_gives_both_their_weights(verify):
+    net = TorchNet()
+    state = {f"generator.{name}": tensor for name, tensor in net.state_dict().items()}
+    other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    torch.save({"params": state, "optimizer": {"state": {"lr": torch.ones(1)}}}, "net.pth")
+    status, printed = verify("TorchNet", "Net", "--key", "params", checkpoint=("net.pth",))
+    assert status == 0
+    assert printed.startswith("weights: net.pth\nparameters that match: 12\n")
+    torch.save({**state, **{f"ema.{name}": value for name, value in other.items()}}, "net.pth")
+    options = ("--prefix", "ema.generator.")
+    _, zeros = verify("TorchNet", "Net", *options, checkpoint=("net.pth",))
+    assert set(rows(zeros).values()) == {0.0}
+
+
+class TorchWrapped(TNN.Module):
+    """The network as a part of another, as DataParallel has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = TorchNet()
+
+    def forward(self, x):
+        return self.module(x)
+
+
+class TorchWithout(TorchWrapped):
+    """Whose part is never called."""
+
+    def forward(self, x):
+        return x
+
+
+def test_a_part_of_pytorchs_network_is_found_by_its_prefix(verify):
+    status, printed = verify("TorchWrapped", "Net", "--gradients", "--steps", "1")
+    assert status == 0, printed
+    assert len(rows(printed)) == 11
+    assert re.search(r"^conv.weight ", printed, re.MULTILINE)
+    assert "running means and variances after it, 2: " in printed
+    status, printed = verify("TorchWithout", "Net")
+    assert status == 1
+    assert "test_verify:TorchWithout does not call module, which test_verify:Net is" in printed
+
+
+class TorchBlocks(TNN.Module):
+    """A layer where the port has a function, and one that only PyTorch calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = TNN.Conv2d(3, 4, 1)
+        self.act = TNN.ReLU()
+        self.drop = TNN.Dropout(0.1)
+
+    def forward(self, x):
+        return self.drop(self.act(self.conv(x)))
+
+
+class Blocks(nn.Cell):
+    def __init__(self, has_bias: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1, has_bias=has_bias)
+        self.relu = nn.ReLU()
+        self.drop = nn.Dropout(p=0.1)
+
+    def construct(self, x):
+        return self.relu(self.conv(x))
+
+
+def test_layers_and_calls_of_one_network_only_are_named(verify):
+    status, printed = verify("TorchBlocks", "Blocks")
+    assert status == 0
+    assert "layers in PyTorch only: act (ReLU)\n" in printed
+    assert "layers in MindSpore only: relu (ReLU)\n" in printed
+    assert "calls in PyTorch only: drop\n" in printed
+
+
+def test_a_missing_bias_stops_it_unless_the_rest_is_to_be_compared(verify):
+    status, printed = verify("TorchBlocks", "Blocks(has_bias=False)")
+    words = "it has no bias, which PyTorch's has by default: write has_bias=True\n"
+    assert status == 1
+    assert "unexpected, in PyTorch's network only: 1\n  conv.bias (4,)\n" in printed
+    assert f"note: conv: {words}" in printed
+    assert "give both the same layers, or compare the rest by --partial\n" in printed
+    assert rows(printed) == {}
+    status, printed = verify("TorchBlocks", "Blocks(has_bias=False)", "--partial")
+    assert status == 1
+    assert "first out of tolerance (1.0e-04): conv (Conv2d), " in printed
+    assert f"known culprit: {words}" in printed
+
+
+class TorchPacked(TNN.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_offset = TNN.Conv2d(3, 27, 3, padding=1)
+        self.weight = TNN.Parameter(torch.randn(4, 3, 3, 3))
+
+    def forward(self, x):
+        predicted = self.conv_offset(x)
+        offset, mask = predicted[:, :18], predicted[:, 18:]
+        return torchvision.ops.deform_conv2d(x, offset, self.weight, None, padding=1, mask=mask)
+
+
+class Packed(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_offset = nn.Conv2d(3, 27, 3, pad_mode="pad", padding=1, has_bias=True)
+        self.weight = ms.Parameter(ms.Tensor(np.zeros((4, 3, 3, 3), np.float32)))
+
+    def construct(self, x):
+        packed = self.conv_offset(x)
+        return deformable_conv2d(x, self.weight, packed, (3, 3), (1, 1, 1, 1), (1, 1, 1, 1))
+
+
+def test_packed_offsets_are_compared_in_their_order(verify):
+    options = ("--packed-offsets", "--gradients", "--steps", "2")
+    status, printed = verify("TorchPacked", "Packed", *options)
+    assert status == 0, printed
+    assert rows(printed)["conv_offset"] < 1e-5
+
+
+class TorchFlat(TNN.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = TNN.MaxPool2d(2)
+        self.head = TNN.Linear(3 * 4 * 6, 2)
+
+    def forward(self, x):
+        return self.head(self.pool(x).flatten(1))
+
+
+class Flat(nn.Cell):
+    def __init__(self, stride: int = 1) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(2, stride)
+        self.head = nn.Dense(3 * 4 * 6, 2)
+
+    def construct(self, x):
+        return self.head(self.pool(x).flatten(start_dim=1))
+
+
+def test_a_port_that_fails_after_it_differed_is_told_where_it_differed(verify):
+    status, printed = verify("TorchFlat", "Flat")
+    assert status == 1
+    assert "first out of tolerance (1.0e-04): pool (MaxPool2d), inf\n" in printed
+    assert "known culprit: stride is 1" in printed
+    assert "test_verify:Flat fails, mend it there: " in printed
+
+
+class Failing(TNN.Module):
+    def forward(self, x):
+        raise KeyError("nothing here")
+
+
+def broken(x):
+    return 1 / 0
+
+
+class FailingCell(nn.Cell):
+    def construct(self, x):
+        return broken(x)
+
+
+class OnlyPyNative(nn.Cell):
+    """Graph mode does not know such a class."""
+
+    def construct(self, x):
+        with open("net.txt", "w"):
+            return x
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "options", "words"),
+    [
+        ("Net", "Net", (), "--torch: test_verify:Net must return a Module of PyTorch's, got Net"),
+        ("TorchNet", "TorchNet", (), "test_verify:TorchNet must return a Cell, got TorchNet"),
+        ("TorchNot", "Net", (), "no factory 'test_verify:TorchNot'"),
+        ("TorchNet", "Net", ("--inputs", "no.npz"), "there is no file no.npz; write one: numpy"),
+        ("TorchNet", "Net", ("--inputs", "text.npz"), "text.npz is no .npz file of arrays; write"),
+        ("TorchNet", "Net", ("--inputs", "one.npy"), "one.npy is no .npz file of arrays; write"),
+        ("TorchNet", "Net", ("--inputs", "none.npz"), "none.npz holds no array; write one"),
+        ("TorchNet", "Net", ("--inputs", "wide.npz"), "(1, 3, 8, 8) float64, mend it there or"),
+        ("TorchNet", "Net", ("--input", "1,4,8,8"), "on inputs (1, 4, 8, 8) float32, mend it"),
+        ("TorchFlat", "Net", (), "the parameters of test_verify:Net and test_verify:TorchFlat do"),
+        ("Failing", "FailingCell", (), "KeyError: 'nothing here' (" + __file__),
+        (
+            "torch.nn:Identity",
+            "FailingCell",
+            (),
+            f"ZeroDivisionError: division by zero ({__file__}",
+        ),
+        (
+            "torch.nn:Identity",
+            "OnlyPyNative",
+            ("--graph-mode",),
+            "OnlyPyNative fails in graph mode",
+        ),
+    ],
+)
+def test_what_a_user_may_get_wrong_is_one_line_with_a_mend(verify, theirs, ours, options, words):
+    Path("text.npz").write_text("text")
+    np.save("one.npy", np.zeros(3))
+    np.savez("none.npz")
+    np.savez("wide.npz", np.zeros((1, 3, 8, 8)))
+    status, printed = verify(theirs, ours, *options)
+    assert status == 1
+    last = printed.splitlines()[-1]
+    assert last.startswith("verify: ")
+    assert words in last
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(verify):
+    torch.save(TorchBlocks().state_dict(), "blocks.pth")
+    status, printed = verify("TorchNet", "Net", checkpoint=("blocks.pth",))
+    assert status == 1
+    assert (
+        "blocks.pth does not fit test_verify:TorchNet: size mismatch for conv.weight: " in printed
+    )
+    assert "name the factory, with the arguments, that the checkpoint was made with\n" in printed
+    state = TorchNet().state_dict()
+    del state["offset.bias"]
+    torch.save({**state, "head.bias": torch.zeros(2)}, "net.pth")
+    _, printed = verify("TorchNet", "Net", checkpoint=("net.pth",))
+    assert "TorchNet: offset.bias missing, head.bias unexpected; name the factory" in printed
+    assert verify("TorchNet", "Net", "--partial", checkpoint=("net.pth",))[0] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--input", "1,3,8,8", "--inputs", "inputs.npz"),
+        ("--input", "1,0,8"),
+        ("--input", "3", "--steps", "0"),
+        ("--input", "3", "--tolerance", "nan"),
+        ("--input", "3", "--seed", "-1"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_are_wrong_are_usage(capsys, options):
+    with pytest.raises(SystemExit) as stopped:
+        main(["verify", "--torch", "test_verify:TorchNet", "--net", "test_verify:Net", *options])
+    assert stopped.value.code == 2
+    assert "python -m ms_deform verify: error: " in capsys.readouterr().err
+
+
+def test_without_torch_it_says_how_to_install_it(verify, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    status, printed = verify("TorchNet", "Net")
+    assert status == 1
+    assert 'needs torch: pip install "torch" "numpy>=1.25,<2"\n' in printed
+
+
+def test_help_shows_every_option_in_an_example_that_parses(capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        main(["verify", "--help"])
+    usage, _, rest = capsys.readouterr().out.partition("\nexamples:\n")
+    examples = rest.partition("\n\n")[0].replace("\\\n", "").splitlines()
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", usage)) - {"--help"}
+    assert options >= {"--torch", "--net", "--input", "--inputs", "--gradients", "--steps"}
+    assert options <= {word for line in examples for word in shlex.split(line)}
+    calls = []
+    monkeypatch.setattr(command, "run", lambda options: calls.append(options) or 0)
+    for line in examples:
+        assert main(shlex.split(line.partition("python -m ms_deform ")[2])) == 0
+    assert len(calls) == len(examples) > 4
+
+
+class TorchChain(TNN.Module):
+    """A layer again and again, or tanh and what makes its error twice as large."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        names = ("tanh", "square") if kind == "tanh" else map(str, range(30))
+        for name in names:
+            self.add_module(name, CHAIN[name][0]() if name in CHAIN else TNN.Identity())
+
+    def forward(self, x):
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+class Chain(nn.Cell):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        names = ("tanh", "square") if kind == "tanh" else map(str, range(30))
+        for name in names:
+            self.insert_child_to_cell(name, CHAIN[name][1]() if name in CHAIN else Nearly())
+
+    def construct(self, x):
+        for layer in self.cells():
+            x = layer(x)
+        return x
+
+
+class Nearly(nn.Cell):
+    def construct(self, x):
+        return x * (1 + 3e-6)
+
+
+class Square(nn.Cell):
+    def construct(self, x):
+        return x * x
+
+
+CHAIN = {"tanh": (TNN.Tanh, nn.Tanh), "square": (lambda: TorchFunction(torch.square), Square)}
+
+
+def test_an_error_that_begins_within_tolerance_is_traced_back(verify):
+    options = (*inputs_that_show("tanh"), "--tolerance", "1.5e-4")
+    status, printed = verify("TorchChain('tanh')", "Chain('tanh')", *options)
+    assert status == 1
+    assert "first out of tolerance (1.5e-04): square (Square), 2.0e-04\n" in printed
+    assert "the error begins before: tanh (Tanh), 1.0e-04\n" in printed
+    assert "known culprit: MindSpore's tanh" in printed
+
+
+def test_no_layer_is_to_blame_for_an_error_that_grows_from_layer_to_layer(verify):
+    options = ("--tolerance", "6e-5")
+    status, printed = verify("TorchChain('nearly')", "Chain('nearly')", *options)
+    assert status == 1
+    assert (
+        "the error grows from layer to layer: rounding, for which a larger --tolerance" in printed
+    )
+    assert "culprit" not in printed
+
+
+@ops.constexpr
+def factor():
+    return 2 if ms.get_context("mode") == ms.GRAPH_MODE else 1
+
+
+class OnlyInGraphMode(nn.Cell):
+    """Wrong there alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1, has_bias=True)
+        self.drop = nn.Dropout(p=0.1)
+
+    def construct(self, x):
+        x = ops.relu(self.conv(x))
+        return factor() * x
+
+
+def test_outputs_that_differ_in_graph_mode_alone_are_out_of_tolerance(verify):
+    assert verify("TorchBlocks", "OnlyInGraphMode")[0] == 0
+    status, printed = verify("TorchBlocks", "OnlyInGraphMode", "--graph-mode")
+    assert status == 1
+    assert "outputs in graph mode: 1.0e+00 ! out of tolerance\n" in printed

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import mindspore as ms
@@ -35,6 +35,23 @@ def culprits(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
     for types, find in _BY_TYPE:
         if isinstance(module, types):
             yield from find(cell, module)
+
+
+def notes(layers: Mapping[str, tuple[nn.Cell, Layer]], named: str | None = None) -> list[str]:
+    """What is known to differ, though it may not be seen with these inputs, but for a named layer.
+
+    What is seen in training alone is not left out there.
+    """
+    found: dict[str, list[str]] = {}
+    for name, (cell, module) in layers.items():
+        for culprit in culprits(cell, module):
+            if name != named or culprit.in_training:
+                text = culprit.text + " (seen in training only)" * culprit.in_training
+                found.setdefault(text, []).append(name or "(network)")
+    return [
+        f"note: {', '.join(names[:5])}{' ...' * (len(names) > 5)}: {text}"
+        for text, names in found.items()
+    ]
 
 
 def _on_cpu() -> bool:

@@ -12,35 +12,14 @@ import torch
 from mindspore import Tensor, nn, ops
 
 from ms_deform.port import PortError
-from ms_deform.port.convert import pack_predictors, slots
+from ms_deform.port.convert import pack_predictors
 from ms_deform.port.layers import Arrays, arrays_of, relative_error
+from ms_deform.port.pair import Pair
 
 # What is smaller beside the largest of all is rounding, as the gradient of a bias ahead of a norm.
 _FLOOR = 0.01
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _TORCH_DROPOUTS = (torch.nn.modules.dropout._DropoutNd,)
-
-
-class Pair(NamedTuple):
-    """The same network twice, with the same weights.
-
-    prefix is what comes before MindSpore's names in PyTorch's, packed_offsets the name of
-    convolutions whose channels have MindSpore's packed order.
-    """
-
-    net: nn.Cell
-    module: torch.nn.Module
-    prefix: str = ""
-    packed_offsets: str | None = None
-
-    def matched(self, theirs: Mapping[str, torch.Tensor]) -> dict[str, tuple[Tensor, torch.Tensor]]:
-        """Parameters and buffers of both, by PyTorch's names without the prefix."""
-        return {
-            slot.name: (slot.value, theirs[name])
-            for slot in slots(self.net)
-            for name in [f"{self.prefix}{slot.name}"]
-            if name in theirs and slot.shape == tuple(theirs[name].shape)
-        }
 
 
 class Problem(NamedTuple):

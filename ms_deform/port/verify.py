@@ -5,27 +5,17 @@ from __future__ import annotations
 
 import argparse
 import time
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-import torch
 
 from ms_deform.nn import DeformConv2d
 from ms_deform.port import PortError
-from ms_deform.port.checkpoint import read_state
-from ms_deform.port.convert import (
-    convert_state,
-    find_prefix,
-    import_net,
-    packed_order,
-    without_prefix,
-)
-from ms_deform.port.culprits import culprits, suspects, tried
-from ms_deform.port.factory import make, reason_of
+from ms_deform.port.convert import packed_order
+from ms_deform.port.culprits import culprits, notes, suspects, tried
+from ms_deform.port.factory import reason_of
 from ms_deform.port.layers import (
     Arrays,
     Comparison,
@@ -38,7 +28,8 @@ from ms_deform.port.layers import (
     trace,
     watched,
 )
-from ms_deform.port.steps import Pair, Problem, gradients, statistics, train
+from ms_deform.port.pair import inputs_of, load
+from ms_deform.port.steps import Problem, gradients, statistics, train
 from ms_deform.viz import record_offsets
 
 _OUTPUT = Event("", 1, True)
@@ -57,20 +48,19 @@ class _Verification:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.tolerance: float = options.tolerance
-        self.inputs = _inputs(options)
-        self.pair = _load(options)
+        self.inputs = inputs_of(options)
+        self.pair = load(options)
         self.layers = match(self.pair.net, self.pair.module, self.pair.prefix)
 
     def passes(self) -> bool:
-        more = [
-            name for name in ("graph_mode", "gradients", "steps") if getattr(self.options, name)
-        ]
+        asked = ("graph_mode", "gradients", "steps")
+        more = [name for name in asked if getattr(self.options, name)]
         expected = self._expected()
+        outputs = expected[_OUTPUT]
         if not self._layers_pass(expected):
             if more:
                 print(f"left out, as the outputs differ: {', '.join(more)}")
             return False
-        outputs = expected[_OUTPUT]
         if self.options.graph_mode:
             ms.set_context(mode=ms.GRAPH_MODE)
         passed = [getattr(self, f"_{name}_pass")(outputs) for name in more]
@@ -95,7 +85,7 @@ class _Verification:
     def _layers_pass(self, expected: dict[Event, Arrays]) -> bool:
         self._print_unmatched()
         table = _Table(self.layers, self.tolerance)
-        comparison = Comparison(dict(expected), self.tolerance, table.row)
+        comparison = Comparison(expected, self.tolerance, table.row)
         cells = {name: cell for name, (cell, _) in self.layers.items()}
         print(
             "MindSpore's network beside it; relative error: the largest difference from PyTorch's "
@@ -113,7 +103,8 @@ class _Verification:
         if failure is None:
             _print_calls("calls in PyTorch only", comparison.trace)
         named = self._print_verdict(comparison)
-        _print_notes(self.layers, named)
+        for note in notes(self.layers, named):
+            print(note)
         if failure and comparison.first is None:
             raise PortError(failure)
         if failure:
@@ -137,10 +128,10 @@ class _Verification:
         first, origin = comparison.first, comparison.origin
         if first is None:
             worst = max(step.error for step in comparison.steps)
-            print(f"all within {self.tolerance:.0e}: the largest error is {worst:.1e}")
+            print(f"all within {self.tolerance:.1e}: the largest error is {worst:.1e}")
             return None
         print(
-            f"first out of tolerance ({self.tolerance:.0e}): {self._place(first)}, "
+            f"first out of tolerance ({self.tolerance:.1e}): {self._place(first)}, "
             f"{first.error:.1e}"
         )
         if comparison.is_gradual():
@@ -314,107 +305,9 @@ def _failing(name: str, when: str) -> Iterator[None]:
         ) from error
 
 
-def _inputs(options: argparse.Namespace) -> Arrays:
-    if options.inputs is None:
-        random = np.random.default_rng(options.seed)
-        return [random.standard_normal(shape).astype(np.float32) for shape in options.input]
-    path = Path(options.inputs)
-    save = 'numpy.savez("inputs.npz", images)'
-    if not path.is_file():
-        raise PortError(f"--inputs: there is no file {path}; write one: {save}")
-    try:
-        with np.load(path) as file:
-            arrays = [file[name] for name in file.files]
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise PortError(f"--inputs: {path} is no .npz file of arrays; write one: {save}") from error
-    if not arrays:
-        raise PortError(f"--inputs: {path} holds no array; write one: {save}")
-    return arrays
-
-
-def _load(options: argparse.Namespace) -> Pair:
-    """Both networks, with the checkpoint's weights, or PyTorch's fresh ones."""
-    torch.manual_seed(options.seed)
-    module = make(options.torch)
-    if not isinstance(module, torch.nn.Module):
-        raise PortError(
-            f"--torch: {options.torch} must return a Module of PyTorch's, got "
-            f"{type(module).__name__}"
-        )
-    if options.checkpoint is None:
-        _move_constants(module)
-        print(
-            f"weights: PyTorch's fresh ones of seed {options.seed}, constant ones moved at random"
-        )
-    else:
-        print(f"weights: {options.checkpoint}", flush=True)
-        _load_checkpoint(module, options)
-    net = import_net(options.net)
-    state = {name: arrays_of(tensor)[0] for name, tensor in module.state_dict().items()}
-    parameters, report = convert_state(state, net, options.packed_offsets)
-    pair = Pair(net, module, report.prefix, options.packed_offsets)
-    print(f"parameters that match: {len(report.matched)}")
-    if not report.complete:
-        print(str(report).replace("the checkpoint", "PyTorch's network"))
-        if not options.partial:
-            _print_notes(match(net, module, report.prefix))
-            raise PortError(
-                f"the parameters of {options.net} and {options.torch} do not match, see above: "
-                "give both the same layers, or compare the rest by --partial"
-            )
-    buffers = dict(net.named_buffers())
-    ms.load_param_into_net(net, {k: v for k, v in parameters.items() if k not in buffers})
-    net.load_state_dict({k: v for k, v in parameters.items() if k in buffers}, strict=False)
-    return pair
-
-
-def _load_checkpoint(module: torch.nn.Module, options: argparse.Namespace) -> None:
-    state = read_state(options.checkpoint, options.key)
-    own = module.state_dict()
-    prefix = options.prefix
-    if prefix is None:
-        prefix = find_prefix(state, own, len(own))
-    state = without_prefix(state, prefix)
-    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-    try:
-        missing, unexpected = module.load_state_dict(tensors, strict=False)
-        others = [f"{n} missing" for n in missing if not n.endswith("num_batches_tracked")]
-        others += [f"{name} unexpected" for name in unexpected]
-    except RuntimeError as error:  # of shapes, at the second line
-        others = [line.strip() for line in str(error).splitlines()[1:]]
-    if others and not (options.partial and len(others) < len(own)):
-        raise PortError(
-            f"{options.checkpoint} does not fit {options.torch}: {', '.join(others[:5])}"
-            f"{' ...' * (len(others) > 5)}; name the factory, with the arguments, that the "
-            "checkpoint was made with"
-        )
-
-
-def _move_constants(module: torch.nn.Module) -> None:
-    """Zeros and ones of a fresh network would hide mistakes, as offsets of zero do."""
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            values = tensor.reshape(-1)
-            if tensor.is_floating_point() and len(values) > 1 and (values == values[0]).all():
-                move = 0.1 * torch.randn_like(tensor)
-                tensor.add_(move.abs() if name.endswith("running_var") else move)
-
-
 def _pack(events: dict[Event, Arrays], modules: dict, attribute: str) -> None:
     """Gives what convolutions of that name put out the packed order of their port."""
     for event, arrays in events.items():
         if event.leaves and f".{event.layer}".endswith(f".{attribute}"):
             order = packed_order(event.layer, modules[event.layer].weight.shape)
             events[event] = [array[:, order] for array in arrays]
-
-
-def _print_notes(layers: dict[str, tuple], named: str | None = None) -> None:
-    """What is known to differ in other layers, though it may not be seen with these inputs."""
-    notes: dict[str, list[str]] = {}
-    for name, (cell, module) in layers.items():
-        for culprit in culprits(cell, module):
-            if name != named or culprit.in_training:
-                text = culprit.text + " (seen in training only)" * culprit.in_training
-                notes.setdefault(text, []).append(name or "(network)")
-    for text, names in notes.items():
-        print(f"note: {', '.join(names[:5])}{' ...' * (len(names) > 5)}: {text}")
