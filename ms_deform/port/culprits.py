@@ -32,6 +32,8 @@ class Culprit(NamedTuple):
 
 def culprits(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
     """What is known to differ between a layer of MindSpore's and PyTorch's, by their attributes."""
+    if isinstance(cell, nn.BatchNorm3d):
+        cell = cell.bn2d  # which it is inside
     for types, find in _BY_TYPE:
         if isinstance(module, types):
             yield from find(cell, module)
@@ -62,44 +64,77 @@ def _pair(value: object, count: int) -> tuple:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,) * count
 
 
+def _axes(module: Layer) -> int:
+    names = [cls.__name__ for cls in type(module).__mro__]
+    return next(int(name[-2]) for name in names if name.endswith(("1d", "2d", "3d")))
+
+
+def _written(values: object) -> object:
+    """As layers of any number of axes take it: one number, if that says all."""
+    return values[0] if isinstance(values, tuple) and len(set(values)) == 1 else values
+
+
 def _convolution(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
     yield from _geometry(cell, module)
     if module.bias is not None and not getattr(cell, "has_bias", True):
         yield Culprit("it has no bias, which PyTorch's has by default: write has_bias=True")
     group = getattr(cell, "group", module.groups)
     if group != module.groups:
-        yield Culprit(f"group is {group}, PyTorch's groups {module.groups}")
-
-
-def _pooling(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
-    yield from _geometry(cell, module)
-    if getattr(module, "ceil_mode", False) != bool(getattr(cell, "ceil_mode", False)):
-        yield Culprit(f"ceil_mode must be {module.ceil_mode}, as PyTorch's")
-
-
-def _geometry(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
-    """Kernel, stride and dilation, and the padding, which MindSpore has a mode for."""
-    axes = len(_pair(module.kernel_size, 2))
-    for name in ("kernel_size", "stride", "dilation"):
-        ours, theirs = getattr(cell, name, None), getattr(module, name, None)
-        # MindSpore's one-dimensional kernels have a height of 1 before their width.
-        if None in (ours, theirs) or _pair(ours, axes)[-axes:] == _pair(theirs, axes):
-            continue
-        default = ", which is 1 by default" * (name == "stride" and ours == 1)
-        yield Culprit(f"{name} is {ours}{default}, PyTorch's {theirs}: write {name}={theirs}")
-    mode, padding = str(getattr(cell, "pad_mode", "")).lower(), module.padding
-    if mode == "same" and padding != "same" and not _pads_alike(module, axes):
-        yield Culprit(
-            'pad_mode="same", the default of convolutions, pads by the size of the input, at a '
-            f'stride of 2 more below than above: write pad_mode="pad", padding={padding}'
-        )
-    if mode == "valid" and padding != "valid" and any(_pair(padding, axes)):
-        yield Culprit(f'pad_mode="valid" pads nothing: write pad_mode="pad", padding={padding}')
-    if getattr(module, "padding_mode", "zeros") != "zeros":
+        yield Culprit(f"group is {group}, PyTorch's {module.groups}: write group={module.groups}")
+    ours, wanted = getattr(cell, "padding", None), _sides(module)
+    padded = getattr(cell, "pad_mode", "") == "pad" and wanted is not None
+    # MindSpore's one-dimensional kernels have a height of 1.
+    if padded and _pair(ours, len(wanted))[-len(wanted) :] != wanted:
+        yield Culprit(f"padding is {ours}, PyTorch's {module.padding}: {_pad(module)}")
+    if module.padding_mode != "zeros":
         yield Culprit(
             f"PyTorch's pads with {module.padding_mode!r}, MindSpore's convolutions with zeros: "
             "pad before it, such as with nn.ReflectionPad2d"
         )
+
+
+def _sides(module: Layer) -> tuple[int, ...] | None:
+    """PyTorch's padding as MindSpore's convolutions take it: before and after each axis."""
+    if isinstance(module.padding, str):
+        return None
+    return tuple(value for value in module.padding for _ in range(2))
+
+
+def _pad(module: Layer) -> str:
+    """What to write for PyTorch's padding."""
+    padding = module.padding if isinstance(module, _POOLINGS) else _sides(module)
+    return f'write pad_mode="pad", padding={_written(padding)}'
+
+
+def _pooling(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
+    yield from _geometry(cell, module)
+    if module.ceil_mode and str(getattr(cell, "pad_mode", "pad")).lower() != "pad":
+        yield Culprit(
+            "PyTorch's has ceil_mode, which MindSpore's has with padding alone: "
+            f"{_pad(module)}, ceil_mode=True"
+        )
+
+
+def _geometry(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
+    """Kernel, stride and dilation, and what padding MindSpore has a mode for."""
+    axes = _axes(module)
+    for name in ("kernel_size", "stride", "dilation"):
+        ours, theirs = getattr(cell, name, None), getattr(module, name, None)
+        if None in (ours, theirs) or _pair(ours, axes)[-axes:] == _pair(theirs, axes):
+            continue
+        default = ", which is 1 by default" * (name == "stride" and ours == 1)
+        mend = f"write {name}={_written(theirs)}"
+        yield Culprit(f"{name} is {ours}{default}, PyTorch's {theirs}: {mend}")
+    mode, padding = str(getattr(cell, "pad_mode", "")).lower(), module.padding
+    if isinstance(padding, str):
+        return
+    if mode == "same" and not _pads_alike(module, axes):
+        yield Culprit(
+            'pad_mode="same", the default of convolutions, pads by the size of the input, at a '
+            f"stride of 2 more below than above: {_pad(module)}"
+        )
+    if mode == "valid" and any(_pair(padding, axes)):
+        yield Culprit(f'pad_mode="valid" pads nothing: {_pad(module)}')
 
 
 def _pads_alike(module: Layer, axes: int) -> bool:
@@ -133,10 +168,10 @@ def _momentum(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
 def _upsample(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
     ours, theirs = bool(getattr(cell, "align_corners", None)), bool(module.align_corners)
     if ours != theirs:
-        yield Culprit(f"align_corners is {ours}, PyTorch's {theirs}")
+        yield Culprit(f"align_corners is {ours}, PyTorch's {theirs}: write align_corners={theirs}")
     mode = getattr(cell, "mode", module.mode)
     if mode != module.mode:
-        yield Culprit(f"mode is {mode!r}, PyTorch's {module.mode!r}")
+        yield Culprit(f"mode is {mode!r}, PyTorch's {module.mode!r}: write mode={module.mode!r}")
 
 
 def _leaky_relu(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
@@ -158,36 +193,20 @@ def _gelu(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
 def _dropout(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
     ours = getattr(cell, "p", None)
     if ours is not None and ours != module.p:
-        yield Culprit(f"p is {ours}, PyTorch's {module.p}", in_training=True)
+        yield Culprit(f"p is {ours}, PyTorch's {module.p}: write p={module.p}", in_training=True)
 
 
-_BY_TYPE: tuple[tuple[tuple[type, ...], Callable[[nn.Cell, Layer], Iterator[Culprit]]], ...] = (
-    (
-        (
-            *(torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d),
-            *(torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d),
-        ),
-        _convolution,
-    ),
-    (
-        (
-            *(torch.nn.MaxPool1d, torch.nn.MaxPool2d, torch.nn.MaxPool3d),
-            *(torch.nn.AvgPool1d, torch.nn.AvgPool2d, torch.nn.AvgPool3d),
-        ),
-        _pooling,
-    ),
-    (
-        (
-            torch.nn.modules.batchnorm._NormBase,  # with instance norms
-            *(torch.nn.GroupNorm, torch.nn.LayerNorm),
-        ),
-        _norm,
-    ),
-    ((torch.nn.modules.batchnorm._BatchNorm,), _momentum),
-    ((torch.nn.Upsample,), _upsample),
-    ((torch.nn.LeakyReLU,), _leaky_relu),
-    ((torch.nn.GELU,), _gelu),
-    ((torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d), _dropout),
+_POOLINGS = (torch.nn.modules.pooling._MaxPoolNd, torch.nn.modules.pooling._AvgPoolNd)
+_NORMS = (torch.nn.modules.batchnorm._NormBase, torch.nn.GroupNorm, torch.nn.LayerNorm)
+_BY_TYPE = (
+    (torch.nn.modules.conv._ConvNd, _convolution),
+    (_POOLINGS, _pooling),
+    (_NORMS, _norm),
+    (torch.nn.modules.batchnorm._BatchNorm, _momentum),
+    (torch.nn.Upsample, _upsample),
+    (torch.nn.LeakyReLU, _leaky_relu),
+    (torch.nn.GELU, _gelu),
+    (torch.nn.modules.dropout._DropoutNd, _dropout),
 )
 
 

@@ -89,12 +89,12 @@ def load(options: argparse.Namespace) -> Pair:
     net = import_net(options.net)
     state = {name: arrays_of(tensor)[0] for name, tensor in module.state_dict().items()}
     parameters, report = convert_state(state, net, options.packed_offsets)
-    pair = Pair(net, module, report.prefix, options.packed_offsets)
     print(f"parameters that match: {len(report.matched)}")
     if not report.complete:
         print(str(report).replace("the checkpoint", "PyTorch's network"))
         if not options.partial:
-            print(*notes(match(net, module, report.prefix)), sep="\n")
+            for note in notes(match(net, module, report.prefix)):
+                print(note)
             raise PortError(
                 f"the parameters of {options.net} and {options.torch} do not match, see above: "
                 "give both the same layers, or compare the rest by --partial"
@@ -102,7 +102,7 @@ def load(options: argparse.Namespace) -> Pair:
     buffers = dict(net.named_buffers())
     ms.load_param_into_net(net, {k: v for k, v in parameters.items() if k not in buffers})
     net.load_state_dict({k: v for k, v in parameters.items() if k in buffers}, strict=False)
-    return pair
+    return Pair(net, module, report.prefix, options.packed_offsets)
 
 
 def _load_checkpoint(module: torch.nn.Module, options: argparse.Namespace) -> None:
@@ -111,6 +111,8 @@ def _load_checkpoint(module: torch.nn.Module, options: argparse.Namespace) -> No
     prefix = options.prefix
     if prefix is None:
         prefix = find_prefix(state, own, len(own))
+        if prefix:
+            print(f"prefix found: {prefix} (--prefix takes another)")
     state = without_prefix(state, prefix)
     tensors = {name: torch.from_numpy(array) for name, array in state.items()}
     try:

@@ -87,10 +87,8 @@ class _Verification:
         table = _Table(self.layers, self.tolerance)
         comparison = Comparison(expected, self.tolerance, table.row)
         cells = {name: cell for name, (cell, _) in self.layers.items()}
-        print(
-            "MindSpore's network beside it; relative error: the largest difference from PyTorch's "
-        )
-        print("values over the largest of those", flush=True)
+        print("MindSpore's network, with relative errors: the largest difference from PyTorch's")
+        print("values over the largest of those; ! is out of tolerance")
         table.head()
         ms.set_context(mode=ms.PYNATIVE_MODE)
         failure = None
@@ -136,8 +134,8 @@ class _Verification:
         )
         if comparison.is_gradual():
             print(
-                "the error grows from layer to layer: rounding, for which a larger --tolerance is, "
-                "or many small differences"
+                "the error grows from layer to layer: by rounding, for which there is a larger "
+                "--tolerance, or by many small differences"
             )
             return None
         if origin != first:
@@ -168,9 +166,9 @@ class _Verification:
             return "inputs of the network"
         if before.leaves:
             return f"after {after.title}, {inside}"
-        return f"between {after.title} and {before.title}, {inside}" * after.leaves or (
-            f"before {before.title}, {inside}"
-        )
+        if after.leaves:
+            return f"between {after.title} and {before.title}, {inside}"
+        return f"before {before.title}, {inside}"
 
     def _type(self, layer: str) -> str:
         return type(self.layers[layer][0]).__name__
