@@ -210,26 +210,27 @@ _BY_TYPE = (
 )
 
 
-# Words of a construct, and what is known of them.
+# Words of a construct, up to which error they may be to blame, and what is known of them.
 _WORDS = (
-    ("tanh", _TANH),
-    ("interpolate", "align_corners, size and mode of interpolate must be PyTorch's"),
-    ("grid_sample", "align_corners, mode and padding_mode of grid_sample must be PyTorch's"),
-    ("DepthToSpace", "DepthToSpace has another order of channels than ops.pixel_shuffle"),
-    ("SpaceToDepth", "SpaceToDepth has another order of channels than ops.pixel_unshuffle"),
-    ("leaky_relu", "the slope of ops.leaky_relu is 0.2 by default, PyTorch's 0.01"),
+    ("tanh", 1e-2, _TANH),
+    ("interpolate", np.inf, "align_corners, size and mode of interpolate must be PyTorch's"),
+    ("grid_sample", np.inf, "align_corners and the modes of grid_sample must be PyTorch's"),
+    ("DepthToSpace", np.inf, "DepthToSpace has another channel order than ops.pixel_shuffle"),
+    ("SpaceToDepth", np.inf, "SpaceToDepth has another channel order than ops.pixel_unshuffle"),
+    ("leaky_relu", np.inf, "the slope of ops.leaky_relu is 0.2 by default, PyTorch's 0.01"),
 )
 
 
-def suspects(cell: nn.Cell) -> list[str]:
-    """What is known of the functions that a user's construct names."""
+def suspects(cell: nn.Cell, error: float) -> list[str]:
+    """What is known of the functions that a user's construct names, if they can err so much."""
     if type(cell).__module__.startswith("ms_deform."):
         return []
     try:
         source = inspect.getsource(type(cell).construct)
     except (OSError, TypeError):
         return []
-    return [text for word, text in _WORDS if word in source and (text != _TANH or _on_cpu())]
+    texts = [text for word, most, text in _WORDS if error <= most and word in source]
+    return [text for text in texts if text != _TANH or _on_cpu()]
 
 
 Function = Callable[[torch.Tensor], torch.Tensor]

@@ -140,11 +140,8 @@ class _Verification:
             return None
         if origin != first:
             print(f"the error begins before: {self._place(origin)}, {origin.error:.1e}")
-        causes = self._causes(origin)
-        for cause in causes:
-            print(f"known culprit: {cause}")
-        if not causes:
-            print("no known culprit: compare what both networks compute there")
+        for line in self._causes(origin):
+            print(line)
         return origin.event.layer if origin.in_a_layer else None
 
     def _causes(self, step: Step) -> list[str]:
@@ -154,7 +151,11 @@ class _Verification:
             found = [culprit.text for culprit in culprits(cell, module) if not culprit.in_training]
         if not found and step.evidence:
             found = [text for text in [tried(step.evidence)] if text]
-        return found or suspects(cell)
+        if found:
+            return [f"known culprit: {text}" for text in found]
+        suspected = suspects(cell, step.error)
+        mend = "no known culprit: compare what both networks compute there"
+        return [f"suspect: {text}" for text in suspected] or [mend]
 
     def _place(self, step: Step) -> str:
         """A layer, or between which ones."""
@@ -240,8 +241,9 @@ class _Verification:
             print(f"running means and variances after it, {len(errors)}: {worst}")
         for name in wrong:
             print(f"  {name}: {errors[name]:.1e}")
-            for culprit in culprits(*self.layers[name.rpartition(".")[0]]):
-                print(f"  known culprit: {culprit.text}")
+        layers = {name.rpartition(".")[0] for name in wrong}
+        for text in dict.fromkeys(c.text for name in layers for c in culprits(*self.layers[name])):
+            print(f"known culprit: {text}")
         return not wrong
 
     def _problem(self, outputs: Arrays) -> Problem:
