@@ -263,7 +263,8 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
         type=_integers(),
         action="append",
         metavar="N,C,H,W",
-        help="the shape of an input, once for each: random numbers, float32",
+        help="the shape of an input, once for each: random numbers, float32; small ones do, and "
+        "what PyTorch's layers give is kept",
     )
     inputs.add_argument("--inputs", metavar="FILE", help="an .npz file of the inputs, in order")
     verify.add_argument(

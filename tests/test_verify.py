@@ -442,10 +442,11 @@ class TorchFrozen(TNN.Module):
 
 
 class Frozen(nn.Cell):
-    def __init__(self) -> None:
+    def __init__(self, frozen: bool = False) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 4, 1, has_bias=True)
         self.last = nn.Conv2d(4, 4, 1, has_bias=True)
+        self.first.weight.requires_grad = not frozen
 
     def construct(self, x):
         return self.last(ops.stop_gradient(self.first(x)))
@@ -459,6 +460,12 @@ def test_gradients_out_of_tolerance_are_named_and_training_is_too(verify):
     assert re.search(r"^   1 .*(0\.0e\+00|e-0[5-9])$", printed, re.MULTILINE)
     assert re.search(r"^   3 .* ! out of tolerance$", printed, re.MULTILINE)
     assert "culprit" not in printed
+
+
+def test_what_one_network_alone_trains_is_named(verify):
+    _, printed = verify("TorchFrozen", "Frozen(frozen=True)", "--gradients")
+    assert "note: trained in one network only: first.weight (PyTorch)\n" in printed
+    assert not re.search("^first.weight ", printed, re.MULTILINE)
 
 
 def test_more_is_left_out_where_the_outputs_differ(verify):
@@ -704,7 +711,27 @@ def test_a_port_that_fails_after_it_differed_is_told_where_it_differed(verify):
     assert status == 1
     assert "first out of tolerance (1.0e-04): pool (MaxPool2d), inf\n" in printed
     assert "known culprit: stride is 1" in printed
-    assert "test_verify:Flat fails, mend it there: " in printed
+    assert printed.splitlines()[-1].startswith("verify: test_verify:Flat fails, mend it there: ")
+
+
+def instance_norm():
+    return nn.InstanceNorm2d(3, affine=False)
+
+
+def test_an_instance_norm_fails_on_a_cpu_and_what_stands_in_for_it_is_noted(verify):
+    try:
+        instance_norm()
+    except AttributeError:
+        pytest.skip("this MindSpore's InstanceNorm cannot be made")
+    status, printed = verify("torch.nn:InstanceNorm2d(3)", "instance_norm")
+    assert status == 1
+    assert "write nn.GroupNorm instead, nn.GroupNorm(3, 3, affine=False)\n" in printed
+    assert "all within" not in printed
+    assert verify("torch.nn:InstanceNorm2d(3)", "group_norm")[0] == 0
+
+
+def group_norm():
+    return nn.GroupNorm(3, 3, affine=False)
 
 
 class Failing(TNN.Module):

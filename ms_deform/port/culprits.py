@@ -165,6 +165,15 @@ def _momentum(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
         )
 
 
+def _instance_norm(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
+    if isinstance(cell, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)) and _on_cpu():
+        count = module.num_features
+        yield Culprit(
+            "MindSpore's InstanceNorm does not run on a CPU: write nn.GroupNorm instead, "
+            f"nn.GroupNorm({count}, {count}, affine={module.affine})"
+        )
+
+
 def _upsample(cell: nn.Cell, module: Layer) -> Iterator[Culprit]:
     ours, theirs = bool(getattr(cell, "align_corners", None)), bool(module.align_corners)
     if ours != theirs:
@@ -203,6 +212,7 @@ _BY_TYPE = (
     (_POOLINGS, _pooling),
     (_NORMS, _norm),
     (torch.nn.modules.batchnorm._BatchNorm, _momentum),
+    (torch.nn.modules.instancenorm._InstanceNorm, _instance_norm),
     (torch.nn.Upsample, _upsample),
     (torch.nn.LeakyReLU, _leaky_relu),
     (torch.nn.GELU, _gelu),

@@ -150,7 +150,7 @@ class Comparison:
         inside = event if event.leaves else (self._open or [event])[-1]
         after = self.steps[-1].event if self.steps else None
         evidence = None
-        if error > _SHARE * _SHARE * self.tolerance and not self._failed:
+        if error > _SHARE * self.tolerance and not self._failed:
             arrays = self._before, expected, actual
             evidence = Evidence(*(tensors[0] for tensors in arrays)) if all(arrays) else None
         self.steps.append(Step(event, error, inside.layer, after, evidence))

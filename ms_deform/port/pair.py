@@ -49,6 +49,18 @@ class Pair(NamedTuple):
             if name in theirs and slot.shape == tuple(theirs[name].shape)
         }
 
+    def weights(self) -> dict[str, tuple[Tensor, torch.Tensor]]:
+        """The parameters of both, whether trained or not."""
+        return self.matched(dict(self.module.named_parameters()))
+
+    def trained_in_one(self) -> list[str]:
+        """Names of parameters that are frozen in one network, but not in the other."""
+        return [
+            f"{name} ({'MindSpore' if ours.requires_grad else 'PyTorch'})"
+            for name, (ours, theirs) in self.weights().items()
+            if ours.requires_grad != theirs.requires_grad
+        ]
+
 
 def inputs_of(options: argparse.Namespace) -> Arrays:
     if options.inputs is None:

@@ -102,9 +102,9 @@ def gradients(pair: Pair, problem: Problem) -> Errors:
     # Copies, which a layer may work in, as it may not in a leaf.
     _torch_loss(pair, problem, [leaf.clone() for leaf in leaves]).backward()
     weights = {
-        name: pair_of_weights
-        for name, pair_of_weights in pair.matched(dict(pair.module.named_parameters())).items()
-        if all(weight.requires_grad for weight in pair_of_weights)
+        name: both
+        for name, both in pair.weights().items()
+        if all(weight.requires_grad for weight in both)
     }
     inputs = {f"input {i + 1}": _gradient(leaves[i]) for i in differentiable}
     expected = {name: _gradient(weight) for name, (_, weight) in weights.items()}

@@ -61,6 +61,9 @@ class _Verification:
             if more:
                 print(f"left out, as the outputs differ: {', '.join(more)}")
             return False
+        trained_in_one = self.pair.trained_in_one()
+        if trained_in_one:
+            print(f"note: trained in one network only: {', '.join(trained_in_one)}")
         if self.options.graph_mode:
             ms.set_context(mode=ms.GRAPH_MODE)
         passed = [getattr(self, f"_{name}_pass")(outputs) for name in more]
@@ -97,16 +100,19 @@ class _Verification:
                 self.pair.net.set_train(False)(*map(ms.Tensor, self.inputs))
             except Exception as error:  # the user's network, or any of MindSpore's reasons
                 failure = f"{self.options.net} fails, mend it there: {reason_of(error)}"
-        _print_calls("more calls than in PyTorch", comparison.extra)
+        named = None
         if failure is None:
             _print_calls("calls in PyTorch only", comparison.trace)
-        named = self._print_verdict(comparison)
+            _print_calls("calls in MindSpore only", comparison.extra)
+        if comparison.first:
+            named = self._print_culprit(comparison)
+        elif failure is None:
+            worst = max(step.error for step in comparison.steps)
+            print(f"all within {self.tolerance:.1e}: the largest error is {worst:.1e}")
         for note in notes(self.layers, named):
             print(note)
-        if failure and comparison.first is None:
-            raise PortError(failure)
         if failure:
-            print(failure)
+            raise PortError(failure)
         return comparison.first is None
 
     def _print_unmatched(self) -> None:
@@ -121,13 +127,9 @@ class _Verification:
             if names:
                 print(f"layers in {title} only: {', '.join(names)}")
 
-    def _print_verdict(self, comparison: Comparison) -> str | None:
+    def _print_culprit(self, comparison: Comparison) -> str | None:
         """Says where the error begins, and why; the layer that is to blame, if one is."""
         first, origin = comparison.first, comparison.origin
-        if first is None:
-            worst = max(step.error for step in comparison.steps)
-            print(f"all within {self.tolerance:.1e}: the largest error is {worst:.1e}")
-            return None
         print(
             f"first out of tolerance ({self.tolerance:.1e}): {self._place(first)}, "
             f"{first.error:.1e}"
@@ -186,8 +188,9 @@ class _Verification:
     def _gradients_pass(self, outputs: Arrays) -> bool:
         problem = self._problem(outputs)
         print(
-            "gradients of a mean square distance, by input and parameter ...", end=" ", flush=True
+            "gradients of a mean square distance by input and parameter; their relative errors are"
         )
+        print("over 1 % of the largest of all parameters at least ...", end=" ", flush=True)
         with _failing(self.options.net, "while gradients are taken"), _timed():
             errors = gradients(self.pair, problem)
         width = max(map(len, errors))
