@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands `python -m ms_deform build`, `install-aicpu`, `doctor`, `convert` and `viz`."""
+"""The commands of `python -m ms_deform`; those of porting are in port/commands.py."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ms_deform import doctor
+from ms_deform.arguments import integers
 from ms_deform.ascend_report import Layer
 from ms_deform.install import aicpu_install, aicpu_package, aicpu_sdk, builder, library
+from ms_deform.port import commands as port
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,13 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="take it away again: its own files there, and its name in config.ini",
     )
     _add_doctor(commands)
-    _add_convert(commands)
+    port.add_convert(commands)
+    port.add_verify(commands)
     _add_viz(commands)
     options = parser.parse_args(arguments)
     if options.command == "doctor":
         return _doctor(options)
     if options.command == "convert":
-        return _convert(options)
+        return port.run_convert(options)
+    if options.command == "verify":
+        return port.run_verify(options)
     if options.command == "viz":
         return _viz(options)
     if options.command == "install-aicpu":
@@ -110,7 +115,7 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--soc", help="an Ascend SoC, such as Ascend910B4, instead of the device")
     parser.add_argument(
         "--layer",
-        type=_integers(3),
+        type=integers(3),
         metavar="C_IN,C_OUT,K",
         help="whether Ascend's AI Core computes the composition of this layer, and why",
     )
@@ -118,22 +123,11 @@ def _add_doctor(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--offset-groups", type=int, default=1)
     parser.add_argument(
         "--size",
-        type=_integers(2),
+        type=integers(2),
         default=(128, 128),
         metavar="H,W",
         help="of the layer's images (default: 128,128)",
     )
-
-
-def _integers(count: int) -> Callable[[str], tuple[int, ...]]:
-    def parse(text: str) -> tuple[int, ...]:
-        values = tuple(map(int, text.split(",")))
-        if len(values) != count or min(values) < 1:
-            raise ValueError
-        return values
-
-    parse.__name__ = f"{count} positive integers with commas"
-    return parse
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -143,65 +137,6 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.layer is not None:
         layer = Layer(*options.layer, options.groups, options.offset_groups, options.size)
     return doctor.report_ascend(options.soc, layer)
-
-
-_CONVERT_EXAMPLES = """examples:
-  python -m ms_deform convert net.pth --net net:Net -o net.ckpt
-  python -m ms_deform convert net.pth --net 'models/net.py:Net(num_feat=16)' --output net.ckpt
-  python -m ms_deform convert net.pth --net net:NetWithNewHead -o net.ckpt --partial
-  python -m ms_deform convert net.pth --net net:Net -o net.ckpt --packed-offsets conv_offset
-  python -m ms_deform convert gan.pth --net net:Net -o net.ckpt --key params --prefix generator.
-"""
-
-
-def _add_convert(commands: argparse._SubParsersAction) -> None:
-    convert = commands.add_parser(
-        "convert",
-        help="turn a PyTorch checkpoint into MindSpore's",
-        epilog=_CONVERT_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    convert.add_argument("checkpoint", help="what torch.save wrote, or .safetensors")
-    convert.add_argument(
-        "--net",
-        required=True,
-        metavar="MODULE:FACTORY",
-        help="what makes the network, of a module or a .py file, if need be with literal arguments",
-    )
-    convert.add_argument("-o", "--output", required=True, metavar="FILE", help="a .ckpt file")
-    convert.add_argument(
-        "--partial", action="store_true", help="write what matched, even if something is off"
-    )
-    convert.add_argument(
-        "--packed-offsets",
-        nargs="?",
-        const="conv_offset",
-        metavar="NAME",
-        help="change the output channels of the convolutions of this name (default: conv_offset) "
-        "from torchvision's order (y, x of each tap, then masks) to MindSpore's (all x, y, masks)",
-    )
-    convert.add_argument(
-        "--key",
-        help="the entry with the parameters, where the checkpoint has several (default: the only "
-        "one, or params_ema beside params)",
-    )
-    convert.add_argument(
-        "--prefix",
-        help="take only names that begin so, without it (default: what comes before the network's "
-        "names in the checkpoint, such as module.)",
-    )
-
-
-def _convert(options: argparse.Namespace) -> int:
-    # They need MindSpore, which `build` and `doctor` can do without.
-    from ms_deform.port import PortError, convert
-
-    arguments = {name: value for name, value in vars(options).items() if name != "command"}
-    try:
-        return convert.run(**arguments)
-    except PortError as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 1
 
 
 _VIZ_EXAMPLES = """examples:
@@ -220,12 +155,7 @@ def _add_viz(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     viz.add_argument("picture", help="an image file")
-    viz.add_argument(
-        "--net",
-        required=True,
-        metavar="MODULE:FACTORY",
-        help="what makes the network, of a module or a .py file, if need be with literal arguments",
-    )
+    port.add_network(viz)
     viz.add_argument("-o", "--output", required=True, metavar="FILE", help="a .png file")
     viz.add_argument(
         "--checkpoint",
@@ -234,7 +164,7 @@ def _add_viz(commands: argparse._SubParsersAction) -> None:
     )
     viz.add_argument(
         "--size",
-        type=_integers(2),
+        type=integers(2),
         metavar="H,W",
         help="of the network's input (default: the image's)",
     )

@@ -62,11 +62,11 @@ def _read_safetensors(path: Path, key: str | None) -> State:
         parameters = ms.load_checkpoint(str(path), format="safetensors")
     except Exception as error:  # a damaged file can fail anywhere
         raise _damaged(path, error) from error
-    arrays = {name: _to_array(parameter) for name, parameter in parameters.items()}
+    arrays = {name: to_array(parameter) for name, parameter in parameters.items()}
     return _choose_parameters(arrays, key, np.ndarray)
 
 
-def _to_array(tensor: Tensor) -> np.ndarray:
+def to_array(tensor: Tensor) -> np.ndarray:
     return (tensor.astype(ms.float32) if tensor.dtype == ms.bfloat16 else tensor).asnumpy()
 
 

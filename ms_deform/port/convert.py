@@ -76,7 +76,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Slot:
     """A parameter or buffer of the network, and what PyTorch calls and holds there."""
 
     name: str
@@ -91,6 +91,7 @@ def convert_state(
     net: nn.Cell,
     packed_offsets: str | None = None,
     prefix: str | None = None,
+    progress: bool = False,
 ) -> tuple[dict[str, Parameter], Report]:
     """A PyTorch state as parameters that ``mindspore.load_param_into_net`` takes, and a report.
 
@@ -105,20 +106,23 @@ def convert_state(
             packed order. Default: None, all stay as they are.
         prefix: Take only names that begin so, without it. Default: None, what comes before the
             network's names, such as DataParallel's "module.", is found and reported.
+        progress: Show a bar, where tqdm is there. Default: False.
 
     Raises:
         PortError: If no name begins with the prefix, or several prefixes suit, or there is no
             convolution to pack.
     """
-    slots, report = list(_slots(net)), Report()
+    places, report = list(slots(net)), Report()
     if prefix is None:
-        report.prefix = prefix = _find_prefix(state, slots)
-    inside = _without_prefix(state, prefix)
+        spellings = [spelling for slot in places for spelling in _spellings(slot.name)]
+        needed = sum(not slot.optional for slot in places)
+        report.prefix = prefix = find_prefix(state, spellings, needed)
+    inside = without_prefix(state, prefix)
     report.left_out, state = len(state) - len(inside), inside
     if packed_offsets is not None:
-        _pack_predictors(state, packed_offsets)
+        pack_predictors(state, packed_offsets)
     parameters = {}
-    for slot in _with_progress(slots):
+    for slot in _with_progress(places) if progress else places:
         array = next((state.pop(name) for name in _spellings(slot.name) if name in state), None)
         if array is None:
             if slot.optional:
@@ -163,7 +167,8 @@ def run(
     """The command `convert`: prints the report; 0 if all matched, or some with `partial`."""
     path = _output_file(output)
     network = import_net(net)
-    parameters, report = convert_state(read_state(checkpoint, key), network, packed_offsets, prefix)
+    state = read_state(checkpoint, key)
+    parameters, report = convert_state(state, network, packed_offsets, prefix, progress=True)
     print(report)
     if not report.matched:
         print(
@@ -203,7 +208,7 @@ def _save(parameters: Mapping[str, Parameter], path: Path) -> None:
         ) from error
 
 
-def _slots(cell: nn.Cell, path: str = "") -> Iterator[_Slot]:
+def slots(cell: nn.Cell, path: str = "") -> Iterator[Slot]:
     names = next((names for types, names in _NAMES if isinstance(cell, types)), {})
     for attribute, parameter in cell.parameters_and_names(expand=False):
         shape = parameter.shape
@@ -211,13 +216,13 @@ def _slots(cell: nn.Cell, path: str = "") -> Iterator[_Slot]:
             shape = (*shape[:2], shape[3])  # MindSpore's kernel has a height of 1
         name = path + names.get(attribute, attribute)
         optional = _is_optional(cell, attribute, parameter)
-        yield _Slot(name, parameter.name, parameter, shape, optional)
+        yield Slot(name, parameter.name, parameter, shape, optional)
     for name, buffer in cell.named_buffers(recurse=False):
         if name in cell.state_dict():  # not those that no checkpoint holds
-            yield _Slot(path + name, path + name, buffer, buffer.shape)
+            yield Slot(path + name, path + name, buffer, buffer.shape)
     for name, child in cell.name_cells().items():
         # MindSpore's BatchNorm3d is a BatchNorm2d inside.
-        yield from _slots(child, path if isinstance(cell, nn.BatchNorm3d) else f"{path}{name}.")
+        yield from slots(child, path if isinstance(cell, nn.BatchNorm3d) else f"{path}{name}.")
 
 
 def _is_optional(cell: nn.Cell, attribute: str, parameter: Parameter) -> bool:
@@ -232,9 +237,9 @@ def _spellings(name: str) -> tuple[str, str]:
     return name, name.replace(".conv_offset.", "_offset.")
 
 
-def _find_prefix(names: Iterable[str], slots: list[_Slot]) -> str:
-    """What comes before the network's names in a checkpoint, if that brings most of them in."""
-    wanted = {spelling for slot in slots for spelling in _spellings(slot.name)}
+def find_prefix(names: Iterable[str], wanted: Iterable[str], needed: int) -> str:
+    """What comes before the wanted names in a checkpoint, if that brings most of the needed in."""
+    wanted = set(wanted)
     counts = Counter(
         name[:start]
         for name in names
@@ -242,7 +247,7 @@ def _find_prefix(names: Iterable[str], slots: list[_Slot]) -> str:
         if name[start:] in wanted
     )
     most = max(counts.values(), default=0)
-    if counts[""] == most or 2 * most <= sum(not slot.optional for slot in slots):
+    if counts[""] == most or 2 * most <= needed:
         return ""
     prefixes = [prefix for prefix, count in counts.items() if count == most]
     if len(prefixes) > 1:
@@ -253,7 +258,7 @@ def _find_prefix(names: Iterable[str], slots: list[_Slot]) -> str:
     return prefixes[0]
 
 
-def _without_prefix(state: Mapping[str, np.ndarray], prefix: str) -> State:
+def without_prefix(state: Mapping[str, np.ndarray], prefix: str) -> State:
     inside = {
         name[len(prefix) :].lstrip("."): array
         for name, array in state.items()
@@ -268,7 +273,7 @@ def _without_prefix(state: Mapping[str, np.ndarray], prefix: str) -> State:
     return inside
 
 
-def _with_progress(slots: list[_Slot]) -> Iterable[_Slot]:
+def _with_progress(slots: list[Slot]) -> Iterable[Slot]:
     try:
         from tqdm import tqdm
     except ImportError:
@@ -276,7 +281,7 @@ def _with_progress(slots: list[_Slot]) -> Iterable[_Slot]:
     return tqdm(slots, desc="convert", unit="parameter")
 
 
-def _pack_predictors(state: State, attribute: str) -> None:
+def pack_predictors(state: State, attribute: str) -> None:
     """Changes the output channels of convolutions of that name to MindSpore's packed order."""
     weights = [name for name in state if f".{name}".endswith(f".{attribute}.weight")]
     if not weights:
@@ -285,14 +290,14 @@ def _pack_predictors(state: State, attribute: str) -> None:
             "convolution that predicts offsets: --packed-offsets NAME"
         )
     for name in weights:
-        order = _packed_order(name, state[name].shape)
+        order = packed_order(name, state[name].shape)
         bias = f"{name[: -len('weight')]}bias"
         for changed in (name, bias):
             if changed in state:
                 state[changed] = state[changed][order]
 
 
-def _packed_order(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def packed_order(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """For each channel of [x | y | mask], or of [x | y], the one of [y, x, y, x, .. | mask].
 
     The convolution has the kernel of the deformable one, as in mmcv. Where the channels allow both,

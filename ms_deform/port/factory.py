@@ -21,10 +21,7 @@ _FORMS = (
     "path/to/file.py:factory; arguments must be literals: 'net:Net(num_feat=16)'"
 )
 # No line of these is where a user's mistake lies.
-_NOT_THE_USERS = (
-    *(str(Path(module.__file__).parent) for module in (ms, importlib)),
-    *(__file__, "<"),
-)
+_NOT_THE_USERS = ("mindspore", "torch", "torchvision", "importlib", "ms_deform")
 
 
 def make(name: str) -> object:
@@ -43,7 +40,7 @@ def make(name: str) -> object:
     try:
         return factory(*arguments, **keywords)
     except (Exception, SystemExit) as error:
-        raise PortError(f"{name} fails, mend it there: {_reason(error)}") from error
+        raise PortError(f"{name} fails, mend it there: {reason_of(error)}") from error
 
 
 def _parse_call(name: str, call: str) -> tuple[str, list, dict]:
@@ -73,7 +70,9 @@ def _import(name: str, source: str) -> ModuleType:
         absent = isinstance(error, ModuleNotFoundError) and error.name
         if not is_file and f"{source}.".startswith(f"{absent}."):
             raise PortError(f"no factory {name!r} ({_message(error)}); {_FORMS}") from error
-        raise PortError(f"{source} cannot be imported, mend it there: {_reason(error)}") from error
+        raise PortError(
+            f"{source} cannot be imported, mend it there: {reason_of(error)}"
+        ) from error
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -89,7 +88,9 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _is_factory(value: object) -> bool:
-    return callable(value) and not isinstance(value, ms.nn.Cell)
+    torch = sys.modules.get("torch")  # a module that lies about has imported it
+    networks = (ms.nn.Cell, torch.nn.Module) if torch else ms.nn.Cell
+    return callable(value) and not isinstance(value, networks)
 
 
 def _factories(module: ModuleType) -> list[str]:
@@ -116,12 +117,14 @@ def _check_arguments(name: str, factory: Callable, arguments: list, keywords: di
         ) from error
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Kind and message of an exception, and the last line of the user's that it came through."""
+    modules = [sys.modules[name] for name in _NOT_THE_USERS if name in sys.modules]
+    libraries = ("<", *(f"{Path(module.__file__).parent}/" for module in modules))
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_NOT_THE_USERS)
+        if not frame.filename.startswith(libraries)
     ]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {_message(error)}{place}"
