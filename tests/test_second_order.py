@@ -52,7 +52,7 @@ class Total(nn.Cell):
         gradients = self.grad(self.output)(*tensors[: self.count + 1])
         total = 0
         for gradient, cotangent in zip(gradients, tensors[self.count + 1 :]):
-            total = total + ops.cast(gradient * cotangent, ms.float64).sum()
+            total = total + (ops.cast(gradient, ms.float64) * cotangent).sum()
         return total
 
 
@@ -89,8 +89,8 @@ class Problem:
         self.total_of, self.gradients_of = cells(self.names, **constants)
 
     def tensors(self, arrays: Arrays) -> list[ms.Tensor]:
-        every = [*arrays.values(), *self.cotangents]
-        return [to_tensor(array, self.dtype) for array in every]
+        tensors = [to_tensor(array, self.dtype) for array in arrays.values()]
+        return [*tensors, *(to_tensor(array, "float64") for array in self.cotangents)]
 
     def total(self, **changed: np.ndarray) -> float:
         return float(self.total_of(*self.tensors({**self.arrays, **changed})).asnumpy())
@@ -161,6 +161,8 @@ def test_an_empty_batch_has_second_order_gradients_of_zero(mode: str) -> None:
 @in_pynative
 @pytest.mark.parametrize("dtype, error", [("float32", 1e-5), ("float16", 4e-3), ("bfloat16", 3e-2)])
 def test_every_dtype_has_second_order_gradients(mode: str, dtype: str, error: float) -> None:
+    if dtype == "bfloat16" and ms.__version__.startswith("2.7"):
+        pytest.skip("MindSpore 2.7 has no zeros of bfloat16 on a CPU")
     exact, actual = Problem(Geometry(), 0), Problem(Geometry(), 0, dtype)
     for problem in (exact, actual):
         problem.arrays["offset"] = away_from_kinks(problem.arrays["offset"])

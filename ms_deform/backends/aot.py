@@ -15,8 +15,8 @@ from functools import cache
 
 from mindspore import Parameter, Tensor, ops
 from mindspore import dtype as mstype
-from mindspore.common.jit_context import jit_context
 from mindspore.ops import CustomRegOp, DataType, constexpr
+from mindspore.ops.primitive import _pynative_executor, jit_context
 
 from ms_deform.backends import second_order
 from ms_deform.backends.interface import Call
@@ -167,9 +167,9 @@ class _Operator(ops.Custom):
         if jit_context():
             return super().__call__(*tensors)
         # In the place of a Parameter a bprop is given a copy, whose own gradient is lost.
-        return self.eager(
-            *[each.view(each.shape) if isinstance(each, Parameter) else each for each in tensors]
-        )
+        if _pynative_executor.grad_flag():
+            tensors = [t.view(t.shape) if isinstance(t, Parameter) else t for t in tensors]
+        return self.eager(*tensors)
 
 
 def _primitive(

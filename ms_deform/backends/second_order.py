@@ -43,11 +43,13 @@ def bprop_of_input(pullback: Pullback, use_mask: bool) -> Bprop:
         gradients: tuple[Tensor, Tensor, Tensor],
         cotangents: tuple[Tensor, Tensor, Tensor],
     ) -> tuple[Tensor, ...]:
-        given = (input, offset, mask, weight, grad_output)
-        input, offset, mask, weight, grad_output = _wide(given)
+        like = input
+        input, offset, given_mask, weight, grad_output = _wide(
+            (input, offset, mask, weight, grad_output)
+        )
         along_input, along_offset, along_mask = _wide(cotangents)
         (along_y, along_x), (y, x) = _split(along_offset), _split(offset)
-        mask = mask if use_mask else ops.ones_like(y)
+        mask = given_mask if use_mask else ops.ones_like(y)
 
         # Regular positions are whole, so that rounding an offset rounds the coordinate.
         top, left = ops.floor(y), ops.floor(x)
@@ -73,9 +75,9 @@ def bprop_of_input(pullback: Pullback, use_mask: bool) -> Bprop:
             grad_weight = grad_weight + by_mask[3]
             grad_of_grad_output = grad_of_grad_output + by_mask[4]
         else:
-            grad_mask = ops.zeros_like(given[2])
+            grad_mask = ops.zeros_like(given_mask)
         found = (grad_input, grad_offset, grad_mask, grad_weight, grad_of_grad_output)
-        return _narrow(found, given[0])
+        return _narrow(found, like)
 
     return bprop
 
@@ -92,13 +94,14 @@ def bprop_of_weight(pullback: Pullback, use_mask: bool) -> Bprop:
         gradient: Tensor,
         cotangent: Tensor,
     ) -> tuple[Tensor, ...]:
-        given = (input, offset, mask, cotangent, grad_output)
-        wide_input, offset, masks, along, grad_output = _wide(given)
-        masks = masks if use_mask else ops.ones_like(_split(offset)[0])
-        found = pullback(wide_input, offset, masks, along, grad_output)
-        grad_mask = found[2] if use_mask else ops.zeros_like(mask)
-        found = (found[0], found[1], grad_mask, ops.zeros_like(weight), found[4])
-        return _narrow(found, input)
+        like = input
+        input, offset, given_mask, along, grad_output = _wide(
+            (input, offset, mask, cotangent, grad_output)
+        )
+        mask = given_mask if use_mask else ops.ones_like(_split(offset)[0])
+        found = pullback(input, offset, mask, along, grad_output)
+        grad_mask = found[2] if use_mask else ops.zeros_like(given_mask)
+        return _narrow((found[0], found[1], grad_mask, ops.zeros_like(along), found[4]), like)
 
     return bprop
 
@@ -113,13 +116,9 @@ def bprop_of_bias(
     cotangent: Tensor,
 ) -> tuple[Tensor, ...]:
     """Of the operator for the gradient of bias."""
-    return (
-        ops.zeros_like(input),
-        ops.zeros_like(offset),
-        ops.zeros_like(mask),
-        ops.zeros_like(weight),
-        ops.zeros_like(grad_output) + ops.reshape(cotangent, (-1, 1, 1)),
-    )
+    zeros = [ops.zeros_like(each) for each in _wide((input, offset, mask, weight, grad_output))]
+    (along,) = _wide((cotangent,))
+    return _narrow((*zeros[:4], zeros[4] + ops.reshape(along, (-1, 1, 1))), input)
 
 
 def refuse() -> None:
