@@ -52,7 +52,8 @@ def deform_conv2d(
         - All tensors have the same dtype. float16 and bfloat16 are computed, coordinates included,
           in float32 and rounded once at the end; float64 is computed in float64.
         - A NaN offset makes its output pixel NaN. An infinite or huge one samples outside: 0.
-        - Gradients are defined for all tensors, once; second-order gradients are not.
+        - Gradients are defined for all tensors, and on CPU and GPU their gradients too, by the
+          backend "aot"; in graph mode MindSpore differentiates twice for static shapes only.
 
     Args:
         input (Tensor): The input of shape :math:`(N, C_{in}, H, W)`, of dtype float16, bfloat16,
@@ -88,8 +89,9 @@ def deform_conv2d(
             `dilation` is less than 1, or `padding` is negative.
         RuntimeError: If there is no backend for the device target, or its library is missing,
             damaged, or built for another version.
-        NotImplementedError: If a second-order gradient is asked for, or the backend that
-            :class:`ms_deform.set_backend` chose has a limit that the call does not keep.
+        NotImplementedError: If a second-order gradient is asked of the backend "aclnn" or "aicpu",
+            or the backend that :class:`ms_deform.set_backend` chose has a limit that the call does
+            not keep.
 
     Supported Platforms:
         ``CPU`` ``GPU`` ``Ascend``

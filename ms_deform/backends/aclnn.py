@@ -29,7 +29,7 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops import CustomRegOp, DataType, Primitive
 
-from ms_deform.backends import aot, composition
+from ms_deform.backends import composition, second_order
 from ms_deform.backends.interface import Call
 from ms_deform.geometry import Geometry
 from ms_deform.install.ai_core import CONVOLUTION, CONVOLUTION_GRAD
@@ -208,8 +208,7 @@ def _refuse_second_order(
     outputs: tuple[Tensor, ...],
     grad_outputs: tuple[Tensor, ...],
 ) -> None:
-    tensors = (input, offset, offset_out, weight, grad_output)
-    aot.refuse_second_order(*tensors, outputs, grad_outputs)
+    second_order.refuse()
 
 
 def _custom(

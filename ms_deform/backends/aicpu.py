@@ -14,7 +14,7 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from mindspore.ops import CustomRegOp, DataType
 
-from ms_deform.backends import aot
+from ms_deform.backends import aot, second_order
 from ms_deform.backends.interface import Call
 from ms_deform.geometry import Attributes
 from ms_deform.install.aicpu_operators import FORWARD, GEOMETRY, GRAD_INPUT, GRAD_WEIGHT, Operator
@@ -100,7 +100,7 @@ def _refuse_second_order(
     output: Tensor,
     grad_of_output: Tensor,
 ) -> None:
-    aot.refuse_second_order(input, offset, mask, weight, grad_output, output, grad_of_output)
+    second_order.refuse()
 
 
 def _primitive(

@@ -4,7 +4,8 @@
 The forward operator and three gradients: of (input, offset, mask), of weight and of bias, so that a
 graph drops those that it does not ask for. All take five inputs, whatever is optional, so that one
 registration serves all calls: an absent mask or bias is a `placeholder`, and the gradients take
-grad_output in the place of bias.
+grad_output in the place of bias. What `second_order` makes of these operators is the bprop of the
+gradients.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from mindspore import Tensor, ops
+from mindspore import Parameter, Tensor, ops
 from mindspore import dtype as mstype
-from mindspore.ops import CustomRegOp, DataType
+from mindspore.ops import CustomRegOp, DataType, constexpr
+from mindspore.ops.primitive import _pynative_executor, jit_context
 
+from ms_deform.backends import second_order
 from ms_deform.backends.interface import Call
 from ms_deform.geometry import Attributes
 from ms_deform.install.library import LIBRARY_TARGETS, find_library
@@ -84,10 +87,8 @@ def forward_primitive(
 
     deterministic: gradients always have the same bits. caller: what errors of the kernels name.
     """
-    carried = {**attributes._asdict(), "deterministic": deterministic, "caller": caller}
-    grad_input_of, grad_weight_of, grad_bias_of = (
-        _primitive(device_target, function, _GRADIENT_INPUTS, outputs, carried, refuse_second_order)
-        for function, outputs in _GRADIENTS
+    grad_input_of, grad_weight_of, grad_bias_of = gradient_primitives(
+        device_target, attributes, deterministic, caller
     )
     use_bias = attributes.use_bias
 
@@ -107,24 +108,68 @@ def forward_primitive(
             grad_bias = grad_bias_of(input, offset, mask, weight, grad_output)
         return grad_input, grad_offset, grad_mask, grad_weight, grad_bias
 
+    carried = _carried(attributes, deterministic, caller)
     return _primitive(device_target, *_FORWARD, carried, bprop, registered_name)
 
 
-# Graph mode takes no variable arguments in a bprop.
-def refuse_second_order(
-    input: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    weight: Tensor,
-    grad_output: Tensor,
-    output: Tensor,
-    grad_of_output: Tensor,
-) -> None:
-    raise NotImplementedError(
-        "deform_conv2d: gradients of its gradients are not implemented; take first-order "
-        "gradients only. If this is one, an exception had stopped a gradient in PyNative mode "
-        "before, and MindSpore took this one for a part of it: call it again, which is now right"
+@cache
+def gradient_primitives(
+    device_target: str, attributes: Attributes, deterministic: bool, caller: str
+) -> tuple[ops.Custom, ...]:
+    """The gradient operators with their bprop."""
+    masked = attributes._replace(use_mask=True, use_bias=False)
+
+    # Looked up when they are needed: they have a bprop of their own.
+    @constexpr
+    def masked_primitives(dtype: mstype.Type) -> tuple[object, ...]:
+        constants = (device_target, masked, deterministic, caller)
+        return forward_primitive(*constants), placeholder(dtype), *gradient_primitives(*constants)
+
+    def pullback(
+        input: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, grad_output: Tensor
+    ) -> tuple[Tensor, ...]:
+        forward, absent, grad_input_of, grad_weight_of, _ = masked_primitives(input.dtype)
+        gradients = grad_input_of(input, offset, mask, weight, grad_output)
+        grad_weight = grad_weight_of(input, offset, mask, weight, grad_output)
+        return *gradients, grad_weight, forward(input, offset, mask, weight, absent)
+
+    bprops = (
+        second_order.bprop_of_input(pullback, attributes.use_mask),
+        second_order.bprop_of_weight(pullback, attributes.use_mask),
+        second_order.bprop_of_bias,
     )
+    carried = _carried(attributes, deterministic, caller)
+    return tuple(
+        _primitive(device_target, function, _GRADIENT_INPUTS, outputs, carried, bprop)
+        for (function, outputs), bprop in zip(_GRADIENTS, bprops)
+    )
+
+
+def _carried(attributes: Attributes, deterministic: bool, caller: str) -> dict[str, object]:
+    return {**attributes._asdict(), "deterministic": deterministic, "caller": caller}
+
+
+class _Operator(ops.Custom):
+    """A Custom, and one for PyNative mode, so that its gradients have right gradients there."""
+
+    def __init__(self, bprop: Callable[..., object], **constants: object) -> None:
+        super().__init__(bprop=bprop, **constants)
+        count = len(constants["reg_info"]["inputs"])
+
+        # MindSpore 2.7 passes the output again for every gradient that is nested in another.
+        def eager_bprop(*arguments: object) -> object:
+            return bprop(*arguments[: count + 1], arguments[-1])
+
+        self.eager = ops.Custom(bprop=eager_bprop, **constants)
+
+    # A graph holds the operator itself, whether it was compiled, without a call, or traced.
+    def __call__(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if jit_context():
+            return super().__call__(*tensors)
+        # In the place of a Parameter a bprop is given a copy, whose own gradient is lost.
+        if _pynative_executor.grad_flag():
+            tensors = [t.view(t.shape) if isinstance(t, Parameter) else t for t in tensors]
+        return self.eager(*tensors)
 
 
 def _primitive(
@@ -149,11 +194,11 @@ def _primitive(
         value = list(value) if kind == "listInt" else value
         registration = registration.attr(name, "required", kind, value=value)
     # Shapes and types are inferred in C++: Python inference does not work for dynamic shapes.
-    return ops.Custom(
-        f"{library}:{function}",
+    return _Operator(
+        bprop,
+        func=f"{library}:{function}",
         out_shape=None,
         out_dtype=None,
         func_type="aot",
-        bprop=bprop,
         reg_info=registration.get_op_info(),
     )
