@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+import onnx_files
 import ported_networks
 from geometries import GRID
 from ms_deform import ModulatedDeformConv2dPack, export_onnx
@@ -20,7 +21,7 @@ from ported_networks import INPUTS
 from tolerances import assert_close
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install '.[onnx]'")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install '.[onnx]'")
+pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install '.[onnx]'")
 
 pytestmark = [
     pytest.mark.usefixtures("device", "scratch_folder"),
@@ -30,12 +31,6 @@ pytestmark = [
 OPSETS = (19, 22)
 # onnxruntime refuses an empty batch.
 CALLS = [name for name in GRID if name != "empty batch" and "pixels" not in name]
-
-
-def run(path: str, *inputs: ms.Tensor) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [item.name for item in session.get_inputs()]
-    return session.run(None, dict(zip(names, (tensor.asnumpy() for tensor in inputs))))
 
 
 class Given(nn.Cell):
@@ -61,7 +56,7 @@ def test_every_geometry_gives_the_same_output(name, opset_version):
     tensors = [ms.Tensor(call[name].astype(np.float32)) for name in ARRAYS if name in call]
     net = Given(call)
     path = export_onnx(net, *tensors, file_name="call", opset_version=opset_version)
-    (actual,) = run(path, *tensors)
+    (actual,) = onnx_files.run(path, *tensors)
     assert_close(actual, net(*tensors).asnumpy(), "float32", "output", 1e-5)
 
 
@@ -91,7 +86,7 @@ def test_a_network_gives_the_same_output(opset_version, mode):
     assert path == "net.onnx"
     assert net.training
     assert net.second.backend == "composition"
-    (actual,) = run(path, image())
+    (actual,) = onnx_files.run(path, image())
     assert_close(actual, net.set_train(False)(image()).asnumpy(), "float32", "output", 1e-5)
 
 
@@ -116,7 +111,7 @@ def test_the_layers_are_standard_nodes():
 @pytest.mark.parametrize("padding", (1, (0, 1, 2, 3)))
 def test_a_network_without_deformable_layers_is_exported_too(padding):
     net = nn.Conv2d(CHANNELS, 2, 3, pad_mode="pad", padding=padding)
-    (actual,) = run(export_onnx(net, image(), file_name="plain"), image())
+    (actual,) = onnx_files.run(export_onnx(net, image(), file_name="plain"), image())
     assert_close(actual, net(image()).asnumpy(), "float32", "output", 1e-5)
 
 
@@ -130,7 +125,7 @@ TRANSPOSED = {
 @pytest.mark.parametrize("arguments", TRANSPOSED.values(), ids=TRANSPOSED.keys())
 def test_transposed_convolutions_come_along(arguments):
     net = nn.Conv2dTranspose(CHANNELS, 2, pad_mode="pad", has_bias=True, **arguments)
-    (actual,) = run(export_onnx(net, image(), file_name="transposed"), image())
+    (actual,) = onnx_files.run(export_onnx(net, image(), file_name="transposed"), image())
     assert_close(actual, net(image()).asnumpy(), "float32", "output", 1e-5)
 
 
@@ -138,37 +133,8 @@ def test_transposed_convolutions_come_along(arguments):
 def test_whole_networks_give_the_same_output(name):
     inputs = [ms.Tensor(random_array(shape, i)) for i, shape in enumerate(INPUTS[name])]
     net = ported_networks.NETWORKS[name]().set_train(False)
-    (actual,) = run(export_onnx(net, *inputs, file_name="network"), *inputs)
+    (actual,) = onnx_files.run(export_onnx(net, *inputs, file_name="network"), *inputs)
     assert_close(actual, net(*inputs).asnumpy(), "float32", "output", 1e-5)
-
-
-def test_an_operator_that_onnx_does_not_have_is_named():
-    class Net(nn.Cell):
-        def __init__(self):
-            super().__init__()
-            self.twice = ops.Custom(
-                double,
-                lambda x: x,
-                lambda x: x,
-                "pyfunc",
-                reg_info=ops.CustomRegOp("Twice")
-                .input(0, "x")
-                .output(0, "y")
-                .dtype_format(ops.DataType.F32_Default, ops.DataType.F32_Default)
-                .target("CPU")
-                .get_op_info(),
-            )
-
-        def construct(self, x):
-            return self.twice(x)
-
-    with pytest.raises(RuntimeError, match=r"cannot be written as ONNX: .*Twice"):
-        export_onnx(Net(), image(), file_name="net")
-    assert not Path("net.onnx").exists()
-
-
-def double(x):
-    return 2 * x
 
 
 def test_other_opsets_are_refused():

@@ -26,7 +26,8 @@ _DTYPES = (
     DataType.F16_Default,
     DataType.BF16_Default,
 )
-_FORWARD = ("MsDeformForward", ("input", "offset", "mask", "weight", "bias"), ("output",))
+FORWARD = "MsDeformForward"  # the name of the operator
+_FORWARD = (FORWARD, ("input", "offset", "mask", "weight", "bias"), ("output",))
 _GRADIENT_INPUTS = ("input", "offset", "mask", "weight", "grad_output")
 _GRADIENTS = (
     ("MsDeformGradInput", ("grad_input", "grad_offset", "grad_mask")),
@@ -39,14 +40,13 @@ def obstacle(call: Call) -> None:
     """The kernels take every call."""
 
 
-def prepare(call: Call, registered_name: str | None = None) -> tuple[ops.Custom, Tensor]:
+def prepare(call: Call) -> tuple[ops.Custom, Tensor]:
     """The forward operator, and what stands for an absent tensor."""
     primitive = forward_primitive(
         call.device_target,
         call.geometry.attributes,
         call.deterministic,
         call.caller,
-        registered_name,
     )
     return primitive, placeholder(call.dtype)
 
@@ -78,7 +78,6 @@ def forward_primitive(
     attributes: Attributes,
     deterministic: bool,
     caller: str,
-    registered_name: str | None = None,
 ) -> ops.Custom:
     """The forward operator with its bprop.
 
@@ -107,7 +106,7 @@ def forward_primitive(
             grad_bias = grad_bias_of(input, offset, mask, weight, grad_output)
         return grad_input, grad_offset, grad_mask, grad_weight, grad_bias
 
-    return _primitive(device_target, *_FORWARD, carried, bprop, registered_name)
+    return _primitive(device_target, *_FORWARD, carried, bprop)
 
 
 # Graph mode takes no variable arguments in a bprop.
@@ -134,10 +133,9 @@ def _primitive(
     outputs: tuple[str, ...],
     attributes: dict[str, object],
     bprop: Callable[..., object],
-    registered_name: str | None = None,
 ) -> ops.Custom:
     library = find_library(LIBRARY_TARGETS[device_target])
-    registration = CustomRegOp(registered_name or function).target(device_target)
+    registration = CustomRegOp(function).target(device_target)
     for index, name in enumerate(inputs):
         registration = registration.input(index, name)
     for index, name in enumerate(outputs):

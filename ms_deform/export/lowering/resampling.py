@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resizing images, and sampling them at the positions of a grid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ms_deform.export.lowering.interface import (
+    Builder,
+    Call,
+    Unsupported,
+    lowers,
+    number,
+    numbers,
+)
+
+_GRID_MODES = ("bilinear", "nearest")
+_GRID_PADDINGS = ("zeros", "border", "reflection")
+
+
+@lowers("ResizeBilinearV2")
+def _bilinear(graph: Builder, call: Call) -> str:
+    x, size, align_corners, half_pixel = _arguments(call)
+    return _resize(graph, x, size, "linear", _coordinates(align_corners, half_pixel))
+
+
+@lowers("ResizeBicubic")
+def _bicubic(graph: Builder, call: Call) -> str:
+    """MindSpore's kernel is PyTorch's with aligned corners, and TensorFlow's without."""
+    x, size, align_corners, half_pixel = _arguments(call)
+    return _resize(
+        graph,
+        x,
+        size,
+        "cubic",
+        _coordinates(align_corners, half_pixel),
+        cubic_coeff_a=-0.75 if align_corners else -0.5,
+        exclude_outside=int(not align_corners),
+    )
+
+
+@lowers("ResizeNearestNeighborV2")
+def _nearest(graph: Builder, call: Call) -> str:
+    x, size, align_corners, half_pixel = _arguments(call)
+    if align_corners:
+        raise Unsupported("the mode nearest without align_corners")
+    sizes = x.shape[2:]
+    if all(map(_is_exact, sizes, size)):
+        rounding = "round_prefer_ceil" if half_pixel else "floor"
+        coordinates = _coordinates(align_corners, half_pixel)
+        return _resize(graph, x, size, "nearest", coordinates, nearest_mode=rounding)
+    # By other factors a pixel's position is rounded to its neighbour here or there.
+    name = graph.name(x)
+    for axis, (before, after) in enumerate(zip(sizes, size), start=2):
+        positions = np.arange(after, dtype=np.float32) + np.float32(0.5 if half_pixel else 0)
+        pixels = np.floor(positions * (np.float32(before) / np.float32(after)))
+        pixels = np.minimum(pixels, before - 1).astype(np.int64)
+        name = graph.add("Gather", name, graph.constant(pixels), axis=axis)
+    return name
+
+
+def _is_exact(before: int, after: int) -> bool:
+    """Whether positions in the input have no rounding error: n times as many, or 1 / 2^n."""
+    factor, rest = divmod(before, after)
+    return after % before == 0 or (rest == 0 and factor & (factor - 1) == 0)
+
+
+def _arguments(call: Call) -> tuple[object, tuple[int, ...], bool, bool]:
+    """The input, the new size, and how positions are counted."""
+    flags = call.inputs[2:] or map(call.attributes.get, ("align_corners", "half_pixel_centers"))
+    return (call.inputs[0], numbers(call.inputs[1]), *flags)
+
+
+def _coordinates(align_corners: bool, half_pixel: bool) -> str:
+    if align_corners:
+        return "align_corners"
+    return "half_pixel" if half_pixel else "asymmetric"
+
+
+def _resize(
+    graph: Builder,
+    x: object,
+    size: tuple[int, ...],
+    mode: str,
+    coordinates: str,
+    **attributes: object,
+) -> str:
+    return graph.add(
+        "Resize",
+        *(graph.name(x), "", "", graph.ints(size)),
+        axes=(2, 3),
+        mode=mode,
+        coordinate_transformation_mode=coordinates,
+        **attributes,
+    )
+
+
+@lowers("GridSampler2D")
+def _grid_sample(graph: Builder, call: Call) -> str:
+    x, grid, mode, padding, align_corners = call.inputs
+    mode = _GRID_MODES[number(mode)]
+    if graph.opset_version >= 20 and mode == "bilinear":
+        mode = "linear"
+    return graph.add(
+        "GridSample",
+        graph.name(x),
+        graph.name(grid),
+        mode=mode,
+        padding_mode=_GRID_PADDINGS[number(padding)],
+        align_corners=int(align_corners),
+    )

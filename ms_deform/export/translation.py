@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A graph of MindSpore as one of ONNX. Needs the package onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import onnx
+from mindspore import Parameter
+from onnx import helper
+
+from ms_deform.export.lowering import LOWERINGS, Builder, Call, Tensor, Unsupported
+from ms_deform.export.tracing import Graph, Node, TensorType, Type, parameter_name
+
+# What to write instead of primitives that are not in the table.
+_CONTROL_FLOW = "conditions and loops on what Python knows when the graph is compiled"
+_MENDS = {
+    **dict.fromkeys(("control flow", "Partial", "Switch", "SwitchLayer"), _CONTROL_FLOW),
+    "DeformableOffsets": "ms_deform.deformable_conv2d",
+    "Im2Col": "ops.conv2d with a kernel of zeros and ones",
+    "MaskedSelect": "ops.select with the mask",
+    "NonZero": "ops.select with the condition",
+}
+_MEND = "arithmetic, reductions, reshapes, slices and ops.select, or do it outside of the network"
+
+
+class Refused(NamedTuple):
+    """What the file cannot hold."""
+
+    layer: str
+    what: str
+    mend: str  # what to write instead
+
+
+class CannotTranslate(Exception):
+    """All that the file cannot hold."""
+
+    def __init__(self, refused: Iterable[Refused]) -> None:
+        self.refused = list(dict.fromkeys(refused))
+        super().__init__(self.refused)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"- {layer or 'the network itself'}: {what}; write instead: {mend}"
+            for layer, what, mend in self.refused
+        )
+
+
+class Translation(NamedTuple):
+    graph: onnx.GraphProto
+    shapes: dict[str, tuple[int, ...]]  # of its tensors, as far as MindSpore's graph has them
+
+
+def translate(
+    graph: Graph,
+    input_names: Iterable[str],
+    parameters: Mapping[str, Parameter],
+    opset_version: int,
+) -> Translation:
+    """The graph in ONNX; `parameters` are the network's by their names.
+
+    Raises:
+        CannotTranslate: If there is something in it that ONNX, or the table, does not have.
+    """
+    builder = Builder(opset_version)
+    inputs = [Tensor(name, *type) for name, type in zip(input_names, graph.inputs.values())]
+    values: dict[str, object] = {
+        **graph.constants,
+        **{name: Tensor(parameter_name(name), *type) for name, type in graph.parameters.items()},
+        **dict(zip(graph.inputs, inputs)),
+    }
+    refused = []
+    for node in graph.nodes:
+        builder.layer = node.layer
+        try:
+            value = _value(builder, node, tuple(map(values.get, node.inputs)))
+        except Unsupported as error:
+            refused.append(Refused(node.layer, f"the primitive {node.primitive}", str(error)))
+            value = _tensors("", node.type)  # to see what else there is
+        values[node.output] = value
+    if refused:
+        raise CannotTranslate(refused)
+    builder.layer = ""
+    outputs = _named_outputs(builder, tuple(values[name] for name in graph.outputs))
+    tensors = [leaf for leaf in _leaves(tuple(values.values())) if isinstance(leaf, Tensor)]
+    nodes, used = _needed(builder.nodes, {tensor.name for tensor in outputs})
+    initializers = [
+        *(_initializer(parameters, name, *type) for name, type in graph.parameters.items()),
+        *builder.constants.values(),
+    ]
+    proto = helper.make_graph(
+        nodes,
+        "network",
+        *(
+            [helper.make_tensor_value_info(name, dtype, shape) for name, shape, dtype in group]
+            for group in (inputs, outputs)
+        ),
+        [item for item in initializers if item.name in used],
+    )
+    return Translation(proto, {tensor.name: tensor.shape for tensor in (*tensors, *outputs)})
+
+
+def _value(builder: Builder, node: Node, inputs: tuple[object, ...]) -> object:
+    """What a node gives: tensors of the ONNX graph, and constants and tuples as Python has them."""
+    primitive = node.primitive
+    if primitive in ("Load", "Depend"):
+        return inputs[0]
+    if primitive == "UpdateState":
+        return None
+    if primitive in ("MakeTuple", "make_list", "MakeList"):
+        return inputs
+    if primitive in ("TupleGetItem", "list_getitem", "ListGetItem"):
+        return inputs[0][inputs[1]]
+    if primitive not in LOWERINGS:
+        raise Unsupported(_MENDS.get(primitive, _MEND))
+    call = Call(node.attributes, inputs, node.type)
+    return _tensors(LOWERINGS[primitive](builder, call), node.type)
+
+
+def _tensors(names: object, type: Type) -> object:
+    if isinstance(type, TensorType):
+        return Tensor(names if isinstance(names, str) else names[0], *type)
+    if type is None:
+        return None
+    each = [names] * len(type) if isinstance(names, str) else names
+    return tuple(
+        Tensor(name, *item) if isinstance(item, TensorType) else _tensors(name, item)
+        for name, item in zip(each, type)
+    )
+
+
+def _leaves(value: object) -> Iterator[object]:
+    """The items of nested tuples that are no tuples; a tensor is a leaf."""
+    if type(value) is not tuple:
+        yield value
+    else:
+        for item in value:
+            yield from _leaves(item)
+
+
+def _named_outputs(builder: Builder, value: object) -> list[Tensor]:
+    """The outputs, under names of their own: "output", or "output_0" and so on."""
+    leaves = list(_leaves(value))
+    names = ["output"] if len(leaves) == 1 else [f"output_{i}" for i in range(len(leaves))]
+    for name, leaf in zip(names, leaves):
+        builder.nodes.append(helper.make_node("Identity", [builder.name(leaf)], [name], name))
+    return [Tensor(name, leaf.shape, leaf.dtype) for name, leaf in zip(names, leaves)]
+
+
+def _needed(
+    nodes: list[onnx.NodeProto], outputs: set[str]
+) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that the outputs need, and all names that these use."""
+    used, needed = set(outputs), []
+    for node in reversed(nodes):
+        if used & set(node.output):
+            used.update(node.input)
+            needed.append(node)
+    return needed[::-1], used
+
+
+def _initializer(
+    parameters: Mapping[str, Parameter], name: str, shape: tuple[int, ...], dtype: int
+) -> onnx.TensorProto:
+    name = parameter_name(name)
+    data = parameters[name].data.get_bytes()
+    return onnx.TensorProto(name=name, dims=shape, data_type=dtype, raw_data=data)
