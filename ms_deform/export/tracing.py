@@ -18,6 +18,9 @@ import numpy as np
 from mindspore import Tensor, nn
 from mindspore.train.mind_ir_pb2 import AttributeProto, ModelProto, TensorProto
 
+# What a condition or a loop on the values of tensors is made of: calls of functions of the graph.
+CONTROL_FLOW = "control flow"
+_SWITCHES = ("Switch", "SwitchLayer")
 _REFERENCE = "REF::"
 _BFLOAT16 = TensorProto.BFLOAT16
 _NUMPY_TYPES = {
@@ -133,14 +136,24 @@ def _read(model: ModelProto) -> Graph:
         for primitive in model.primitives
     }
     constants, nodes = {}, []
+    # Of functions, and of what chooses between them: the layer that they belong to.
+    layers = {
+        function.name: next(filter(None, (_layer(node.domain) for node in function.node)), "")
+        for function in model.functions
+    }
     for node in model.graph.node:
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if node.op_type == "Constant":
             constants[node.output[0]] = _value(attributes["value"])
             continue
-        # What is called but no primitive is a function: a loop, or a branch of a condition.
         name = node.op_type.partition(_REFERENCE)[2]
-        primitive, own = primitives.get(name, ("control flow", {}))
+        primitive, own = primitives.get(name, (CONTROL_FLOW, {}))
+        layer = _layer(node.domain)
+        if primitive in _SWITCHES:
+            primitive = CONTROL_FLOW
+            layers[node.output[0]] = layer
+        elif primitive == CONTROL_FLOW:
+            layer = layers.get(name, layer)
         nodes.append(
             Node(
                 primitive=primitive,
@@ -148,7 +161,7 @@ def _read(model: ModelProto) -> Graph:
                 inputs=tuple(node.input),
                 output=node.output[0],
                 type=_type(attributes["shape"]) if "shape" in attributes else None,
-                layer=_layer(node.domain),
+                layer=layer,
             )
         )
     return Graph(

@@ -11,12 +11,11 @@ from mindspore import Parameter
 from onnx import helper
 
 from ms_deform.export.lowering import LOWERINGS, Builder, Call, Tensor, Unsupported
-from ms_deform.export.tracing import Graph, Node, TensorType, Type, parameter_name
+from ms_deform.export.tracing import CONTROL_FLOW, Graph, Node, TensorType, Type, parameter_name
 
 # What to write instead of primitives that are not in the table.
-_CONTROL_FLOW = "conditions and loops on what Python knows when the graph is compiled"
 _MENDS = {
-    **dict.fromkeys(("control flow", "Partial", "Switch", "SwitchLayer"), _CONTROL_FLOW),
+    CONTROL_FLOW: "ops.select, or conditions and loops on what Python knows when it is compiled",
     "DeformableOffsets": "ms_deform.deformable_conv2d",
     "Im2Col": "ops.conv2d with a kernel of zeros and ones",
     "MaskedSelect": "ops.select with the mask",
@@ -76,13 +75,16 @@ def translate(
         try:
             value = _value(builder, node, tuple(map(values.get, node.inputs)))
         except Unsupported as error:
-            refused.append(Refused(node.layer, f"the primitive {node.primitive}", str(error)))
+            refused.append(Refused(node.layer, _what(node.primitive), str(error)))
             value = _tensors("", node.type)  # to see what else there is
         values[node.output] = value
+    builder.layer = ""
+    try:
+        outputs = _named_outputs(builder, tuple(values[name] for name in graph.outputs))
+    except Unsupported as error:
+        refused.append(Refused("", "an output", str(error)))
     if refused:
         raise CannotTranslate(refused)
-    builder.layer = ""
-    outputs = _named_outputs(builder, tuple(values[name] for name in graph.outputs))
     tensors = [leaf for leaf in _leaves(tuple(values.values())) if isinstance(leaf, Tensor)]
     nodes, used = _needed(builder.nodes, {tensor.name for tensor in outputs})
     initializers = [
@@ -101,12 +103,18 @@ def translate(
     return Translation(proto, {tensor.name: tensor.shape for tensor in (*tensors, *outputs)})
 
 
+def _what(primitive: str) -> str:
+    if primitive == CONTROL_FLOW:
+        return "a condition or loop on the values of tensors"
+    return f"the primitive {primitive}"
+
+
 def _value(builder: Builder, node: Node, inputs: tuple[object, ...]) -> object:
     """What a node gives: tensors of the ONNX graph, and constants and tuples as Python has them."""
     primitive = node.primitive
     if primitive in ("Load", "Depend"):
         return inputs[0]
-    if primitive == "UpdateState":
+    if primitive in ("UpdateState", "Partial"):  # for the order of effects, and for control flow
         return None
     if primitive in ("MakeTuple", "make_list", "MakeList"):
         return inputs
