@@ -9,8 +9,11 @@ sizes: the size of a tensor, or what follows from one. What differs in another w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import combinations_with_replacement, count
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -66,24 +69,16 @@ class FreeAxes:
                         f'to {ranks[name] - 1}, such as {{0: "batch"}}, got {{{axis!r}: {title!r}}}'
                     )
 
-    def probes(self) -> Iterator[tuple[dict[str, int], bool]]:
-        """Other sizes, and whether the network has to take them, as it should multiples."""
-        for trace in range(2):
-            yield (
-                {
-                    title: size * _FACTORS[i % len(_FACTORS)][trace]
-                    for i, (title, size) in enumerate(self.sizes.items())
-                },
-                True,
-            )
-        for first, step in ((1, 2), (2, 2)):
-            yield (
-                {
-                    title: size + first + step * i
-                    for i, (title, size) in enumerate(self.sizes.items())
-                },
-                False,
-            )
+    def larger(self, first: int) -> dict[str, int]:
+        """Somewhat larger sizes, of each axis by another number, odd or even as the first one."""
+        return {title: size + first + 2 * i for i, (title, size) in enumerate(self.sizes.items())}
+
+    def multiples(self, which: int) -> dict[str, int]:
+        """Multiples, of each axis others, so that no axis is taken for another."""
+        return {
+            title: size * _FACTORS[i % len(_FACTORS)][which]
+            for i, (title, size) in enumerate(self.sizes.items())
+        }
 
     def inputs(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
         """Inputs of these sizes; their values do not matter."""
@@ -98,11 +93,7 @@ class FreeAxes:
             for name, tensor in zip(self._names, self._inputs)
         )
 
-    def title(self, name: str, axis: int) -> str | None:
-        return self._axes[name].get(axis)
 
-
-# Of each axis in two traces: others for each axis, so that no axis is taken for another.
 _FACTORS = ((1, 2), (2, 1), (2, 3), (3, 2), (1, 3), (3, 1))
 
 
@@ -115,21 +106,38 @@ def translate_for_all_sizes(
         CannotTranslate: If something depends on a size in a way that the file cannot hold.
     """
     traces = [(free.sizes, translate(free.inputs(free.sizes)))]
-    for sizes, must in free.probes():
+    for sizes in (free.larger(1), free.larger(2)):
+        with suppress(Exception), _unheard():  # what a network raises at sizes it does not take
+            traces.append((sizes, translate(free.inputs(sizes))))
+    for sizes in (free.multiples(0), free.multiples(1)) if len(traces) < 3 else ():
         try:
             traces.append((sizes, translate(free.inputs(sizes))))
         except CannotTranslate:
             raise
-        except Exception as error:  # whatever a network raises at a size that it does not take
-            if must:
-                reason = str(error).strip().partition("\n")[0]
-                what = f"it does not compile with {_listed(sizes)}: {reason}"
-                raise CannotTranslate([Refused("", what, _LEAVE_OUT)]) from None
+        except Exception as error:
+            listed = ", ".join(f"{title} = {size}" for title, size in sizes.items())
+            reason = str(error).strip().partition("\n")[0]
+            what = f"it does not compile with {listed}: {reason}"
+            raise CannotTranslate([Refused("", what, _LEAVE_OUT)]) from None
     return _Merger(free, *zip(*traces)).graph()
 
 
-def _listed(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{title} = {size}" for title, size in sizes.items())
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Without what MindSpore prints and writes into the folder where an error is no news."""
+    before = os.environ.get("MS_OM_PATH")
+    printed = os.dup(2)
+    try:
+        with TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+            os.environ["MS_OM_PATH"] = folder
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(printed, 2)
+        os.close(printed)
+        os.environ.pop("MS_OM_PATH")
+        if before is not None:
+            os.environ["MS_OM_PATH"] = before
 
 
 class _Merger:
@@ -276,6 +284,8 @@ class _Merger:
                 continue
             size = self._add("Cast", size, to=helper.np_dtype_to_tensor_dtype(like.dtype))
             size = self._add("Reshape", size, self._ints(*like.shape))
+            if divisor == 1:
+                return size
             other = self._constant(np.array(numerator or divisor, like.dtype))
             return self._add("Div", *((other, size) if numerator else (size, other)))
         return None

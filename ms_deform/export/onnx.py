@@ -41,10 +41,9 @@ def export_onnx(
     `construct`, its outputs are "output", or "output_0" and so on.
 
     Note:
-        With `dynamic_axes` the network is also compiled at other sizes: at multiples of those of
-        `inputs` and, where it takes them, at odd ones. The file computes what they have in common;
-        what a layer takes from a size must follow from the sizes of tensors in the same way at all
-        of them, or the layer is named in an error.
+        With `dynamic_axes` the network is also compiled at other sizes, somewhat larger ones or, if
+        it does not take these, multiples. What a layer takes from a size must follow from the sizes
+        of tensors in the same way at all of them, or the layer is named in an error.
 
     Args:
         net (Cell): The network. It is exported as for inference.
@@ -122,7 +121,8 @@ def _model(
     free = FreeAxes(names, inputs, dynamic_axes)
 
     def translated(inputs: tuple[Tensor, ...]) -> Translation:
-        return translate(trace(net, inputs), names, net.parameters_dict(), opset_version)
+        graph, parameters = trace(net, inputs), net.parameters_dict()
+        return translate(graph, names, parameters, opset_version, bool(free.sizes))
 
     try:
         with inference(net), forced_backend(net, "aot"):

@@ -56,13 +56,16 @@ def translate(
     input_names: Iterable[str],
     parameters: Mapping[str, Parameter],
     opset_version: int,
+    free_sizes: bool,
 ) -> Translation:
     """The graph in ONNX; `parameters` are the network's by their names.
+
+    free_sizes: The nodes are to be the same at all sizes, for `free_sizes.translate_for_all_sizes`.
 
     Raises:
         CannotTranslate: If there is something in it that ONNX, or the table, does not have.
     """
-    builder = Builder(opset_version)
+    builder = Builder(opset_version, free_sizes)
     inputs = [Tensor(name, *type) for name, type in zip(input_names, graph.inputs.values())]
     values: dict[str, object] = {
         **graph.constants,

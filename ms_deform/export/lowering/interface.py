@@ -64,8 +64,9 @@ class Builder:
     Names are counted, so that graphs of the same nodes have the same names.
     """
 
-    def __init__(self, opset_version: int) -> None:
+    def __init__(self, opset_version: int, free_sizes: bool) -> None:
         self.opset_version = opset_version
+        self.free_sizes = free_sizes  # whether the nodes have to be right for other sizes, too
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.layer = ""  # what the nodes that are added belong to

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+from onnx import TensorProto
 
 from ms_deform.export.lowering.interface import (
     Builder,
@@ -45,18 +45,30 @@ def _nearest(graph: Builder, call: Call) -> str:
     if align_corners:
         raise Unsupported("the mode nearest without align_corners")
     sizes = x.shape[2:]
-    if all(map(_is_exact, sizes, size)):
+    if not graph.free_sizes and all(map(_is_exact, sizes, size)):
         rounding = "round_prefer_ceil" if half_pixel else "floor"
         coordinates = _coordinates(align_corners, half_pixel)
         return _resize(graph, x, size, "nearest", coordinates, nearest_mode=rounding)
-    # By other factors a pixel's position is rounded to its neighbour here or there.
+    # By other factors a runtime may round a position to the pixel beside MindSpore's.
     name = graph.name(x)
-    for axis, (before, after) in enumerate(zip(sizes, size), start=2):
-        positions = np.arange(after, dtype=np.float32) + np.float32(0.5 if half_pixel else 0)
-        pixels = np.floor(positions * (np.float32(before) / np.float32(after)))
-        pixels = np.minimum(pixels, before - 1).astype(np.int64)
-        name = graph.add("Gather", name, graph.constant(pixels), axis=axis)
+    for axis, after in enumerate(size, start=2):
+        pixels = _nearest_pixels(graph, graph.name(x), axis, after, 0.5 if half_pixel else 0)
+        name = graph.add("Gather", name, pixels, axis=axis)
     return name
+
+
+def _nearest_pixels(graph: Builder, x: str, axis: int, after: int, offset: float) -> str:
+    """floor((i + offset) * (before / after)) in float32, for each i of an axis."""
+    zero, one, count = (graph.number(value, TensorProto.INT64) for value in (0, 1, after))
+    positions = graph.add("Cast", graph.add("Range", zero, count, one), to=TensorProto.FLOAT)
+    positions = graph.add("Add", positions, graph.number(offset, TensorProto.FLOAT))
+    before = graph.add("Shape", x, start=axis, end=axis + 1)
+    ratio = graph.add(
+        "Div", *(graph.add("Cast", size, to=TensorProto.FLOAT) for size in (before, count))
+    )
+    pixels = graph.add("Floor", graph.add("Mul", positions, ratio))
+    pixels = graph.add("Cast", pixels, to=TensorProto.INT64)
+    return graph.add("Min", pixels, graph.add("Sub", before, one))
 
 
 def _is_exact(before: int, after: int) -> bool:
