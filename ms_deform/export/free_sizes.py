@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import combinations_with_replacement, count
+from itertools import combinations_with_replacement, count, zip_longest
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -69,9 +69,15 @@ class FreeAxes:
                         f'to {ranks[name] - 1}, such as {{0: "batch"}}, got {{{axis!r}: {title!r}}}'
                     )
 
-    def larger(self, first: int) -> dict[str, int]:
-        """Somewhat larger sizes, of each axis by another number, odd or even as the first one."""
-        return {title: size + first + 2 * i for i, (title, size) in enumerate(self.sizes.items())}
+    def larger(self, factor: int) -> dict[str, int]:
+        """Sizes that are no multiples: odd ones by an even factor, of each axis by another number.
+
+        Large enough that what comes of the strides of a network differs, too.
+        """
+        return {
+            title: size * factor + factor - 1 + 2 * i
+            for i, (title, size) in enumerate(self.sizes.items())
+        }
 
     def multiples(self, which: int) -> dict[str, int]:
         """Multiples, of each axis others, so that no axis is taken for another."""
@@ -94,7 +100,7 @@ class FreeAxes:
         )
 
 
-_FACTORS = ((1, 2), (2, 1), (2, 3), (3, 2), (1, 3), (3, 1))
+_FACTORS = ((2, 3), (3, 2), (2, 5), (5, 2), (3, 4), (4, 3))
 
 
 def translate_for_all_sizes(
@@ -106,7 +112,7 @@ def translate_for_all_sizes(
         CannotTranslate: If something depends on a size in a way that the file cannot hold.
     """
     traces = [(free.sizes, translate(free.inputs(free.sizes)))]
-    for sizes in (free.larger(1), free.larger(2)):
+    for sizes in (free.larger(2), free.larger(3)):
         with suppress(Exception), _unheard():  # what a network raises at sizes it does not take
             traces.append((sizes, translate(free.inputs(sizes))))
     for sizes in (free.multiples(0), free.multiples(1)) if len(traces) < 3 else ():
@@ -146,56 +152,97 @@ class _Merger:
     def __init__(
         self, free: FreeAxes, sizes: Sequence[Mapping[str, int]], traces: Sequence[Translation]
     ) -> None:
-        self._free = free
         self._titles = {tuple(each[title] for each in sizes): title for title in free.sizes}
-        self._graphs = [trace.graph for trace in traces]
-        self._shapes = [trace.shapes for trace in traces]
+        self._traces = traces
+        self._graph = traces[0].graph
         self._constants = [
-            {tensor.name: tensor for tensor in graph.initializer} for graph in self._graphs
+            {tensor.name: tensor for tensor in trace.graph.initializer} for trace in traces
         ]
         self._nodes: list[onnx.NodeProto] = []
         self._added: dict[str, onnx.TensorProto] = {}
         self._count = count()
+        self._refused: list[Refused] = []
         # Of what has been computed: where sizes that differ between the traces are found.
         self._known: dict[Sizes, tuple[str, int]] = {}
 
     def graph(self) -> onnx.GraphProto:
-        refused = []
-        for item in self._graphs[0].input:
+        self._check_sources()
+        for item in self._graph.input:
             self._know(item.name)
-        for nodes in zip(*(graph.node for graph in self._graphs)):
-            node = nodes[0]
-            layer = node.name.rpartition("/")[0]
-            if any((other.op_type, *other.input) != (node.op_type, *node.input) for other in nodes):
-                raise CannotTranslate(
-                    [
-                        *refused,
-                        Refused(layer, f"its {node.op_type} is not there at all sizes", _LEAVE_OUT),
-                    ]
-                )
-            if any(other.attribute != node.attribute for other in nodes):
-                what = f"the attributes of its {node.op_type} depend on the size"
-                refused.append(Refused(layer, what, _LEAVE_OUT))
-            merged = onnx.NodeProto()
-            merged.CopyFrom(node)
-            for i, name in enumerate(node.input):
-                if not self._is_fixed(name):
-                    expressed = self._expressed(node.op_type, name)
-                    if expressed is None:
-                        what = f"a constant of its {node.op_type} depends on the size"
-                        refused.append(Refused(layer, what, _FROM_SIZES))
-                    else:
-                        merged.input[i] = expressed
-            self._nodes.append(merged)
-            for name in node.output:
-                self._know(name)
-        if refused:
-            raise CannotTranslate(refused)
+        calls = [self._by_call(trace) for trace in self._traces]
+        broken = set()
+        for call, nodes in calls[0].items():
+            others = [each.get(call, []) for each in calls[1:]]
+            if all(self._is_same(nodes, other, broken) for other in others):
+                for same in zip(nodes, *others):
+                    self._merge(call, same)
+            else:
+                broken.add(call)
+                self._refuse(call, "what computes it depends on the size", _LEAVE_OUT)
+        if self._refused:
+            raise CannotTranslate(self._refused)
         return self._whole()
+
+    def _check_sources(self) -> None:
+        """That MindSpore's graphs have the same primitives."""
+        for nodes in zip_longest(*(trace.source for trace in self._traces)):
+            if len({node and node.primitive for node in nodes}) > 1:
+                layer = next(node.layer for node in nodes if node)
+                what = "it has another graph at another size"
+                raise CannotTranslate([Refused(layer, what, _LEAVE_OUT)])
+
+    @staticmethod
+    def _by_call(trace: Translation) -> dict[int, list[onnx.NodeProto]]:
+        calls = {}
+        for node in trace.graph.node:
+            calls.setdefault(trace.calls[node.name], []).append(node)
+        return calls
+
+    def _is_same(
+        self, nodes: list[onnx.NodeProto], others: list[onnx.NodeProto], broken: set[int]
+    ) -> bool:
+        """Whether they are the same nodes, but for what they take from broken calls."""
+        calls = self._traces[0].calls
+        return len(nodes) == len(others) and all(
+            node.op_type == other.op_type
+            and len(node.input) == len(other.input)
+            and all(
+                name == theirs or calls.get(name) in broken
+                for name, theirs in zip(node.input, other.input)
+            )
+            for node, other in zip(nodes, others)
+        )
+
+    def _refuse(self, call: int, why: str, mend: str) -> None:
+        source = self._traces[0].source
+        layer, what = "", "an output"
+        if call < len(source):
+            layer, what = source[call].layer, f"the primitive {source[call].primitive}"
+        self._refused.append(Refused(layer, f"{what}: {why}", mend))
+
+    def _merge(self, call: int, nodes: tuple[onnx.NodeProto, ...]) -> None:
+        """Adds the node that stands for those of all traces."""
+        node = nodes[0]
+        if any(other.attribute != node.attribute for other in nodes):
+            self._refuse(call, f"attributes of its {node.op_type} depend on the size", _LEAVE_OUT)
+        merged = onnx.NodeProto()
+        merged.CopyFrom(node)
+        for i, name in enumerate(node.input):
+            if not self._is_fixed(name):
+                expressed = self._expressed(node.op_type, name)
+                if expressed is None:
+                    self._refuse(
+                        call, f"a constant of its {node.op_type} depends on the size", _FROM_SIZES
+                    )
+                else:
+                    merged.input[i] = expressed
+        self._nodes.append(merged)
+        for name in node.output:
+            self._know(name)
 
     def _whole(self) -> onnx.GraphProto:
         graph = onnx.GraphProto()
-        graph.CopyFrom(self._graphs[0])
+        graph.CopyFrom(self._graph)
         del graph.node[:], graph.initializer[:]
         graph.node.extend(self._nodes)
         used = {name for node in self._nodes for name in node.input}
@@ -204,7 +251,7 @@ class _Merger:
         for items in (graph.input, graph.output):
             for item in items:
                 for axis, dimension in enumerate(item.type.tensor_type.shape.dim):
-                    sizes = tuple(shapes[item.name][axis] for shapes in self._shapes)
+                    sizes = tuple(trace.shapes[item.name][axis] for trace in self._traces)
                     if len(set(sizes)) > 1:
                         dimension.Clear()
                         dimension.dim_param = self._titles.get(sizes, "")
@@ -212,7 +259,7 @@ class _Merger:
 
     def _know(self, name: str) -> None:
         """That a tensor is computed, so that its sizes can be used from now on."""
-        shapes = [shapes.get(name) for shapes in self._shapes]
+        shapes = [trace.shapes.get(name) for trace in self._traces]
         if None in shapes:
             return
         for axis, sizes in enumerate(zip(*shapes)):

@@ -41,9 +41,10 @@ def export_onnx(
     `construct`, its outputs are "output", or "output_0" and so on.
 
     Note:
-        With `dynamic_axes` the network is also compiled at other sizes, somewhat larger ones or, if
-        it does not take these, multiples. What a layer takes from a size must follow from the sizes
-        of tensors in the same way at all of them, or the layer is named in an error.
+        With `dynamic_axes` the network is also compiled at other sizes, about two and three times
+        those of `inputs`, which should not be smaller than all strides of the network together.
+        What a layer takes from a size must follow from the sizes of tensors in the same way at all
+        of them, or the layer is named in an error.
 
     Args:
         net (Cell): The network. It is exported as for inference.

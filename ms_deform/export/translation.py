@@ -49,6 +49,8 @@ class CannotTranslate(Exception):
 class Translation(NamedTuple):
     graph: onnx.GraphProto
     shapes: dict[str, tuple[int, ...]]  # of its tensors, as far as MindSpore's graph has them
+    source: tuple[Node, ...]  # the nodes of MindSpore's graph
+    calls: dict[str, int]  # of its nodes and what they compute, by names: which of these it is for
 
 
 def translate(
@@ -73,15 +75,15 @@ def translate(
         **dict(zip(graph.inputs, inputs)),
     }
     refused = []
-    for node in graph.nodes:
-        builder.layer = node.layer
+    for call, node in enumerate(graph.nodes):
+        builder.begin(call, node.layer)
         try:
             value = _value(builder, node, tuple(map(values.get, node.inputs)))
         except Unsupported as error:
             refused.append(Refused(node.layer, _what(node.primitive), str(error)))
             value = _tensors("", node.type)  # to see what else there is
         values[node.output] = value
-    builder.layer = ""
+    builder.begin(len(graph.nodes), "")
     try:
         outputs = _named_outputs(builder, tuple(values[name] for name in graph.outputs))
     except Unsupported as error:
@@ -103,7 +105,8 @@ def translate(
         ),
         [item for item in initializers if item.name in used],
     )
-    return Translation(proto, {tensor.name: tensor.shape for tensor in (*tensors, *outputs)})
+    shapes = {tensor.name: tensor.shape for tensor in (*tensors, *outputs)}
+    return Translation(proto, shapes, graph.nodes, builder.calls)
 
 
 def _what(primitive: str) -> str:
@@ -155,7 +158,7 @@ def _named_outputs(builder: Builder, value: object) -> list[Tensor]:
     leaves = list(_leaves(value))
     names = ["output"] if len(leaves) == 1 else [f"output_{i}" for i in range(len(leaves))]
     for name, leaf in zip(names, leaves):
-        builder.nodes.append(helper.make_node("Identity", [builder.name(leaf)], [name], name))
+        builder.rename(builder.add("Identity", builder.name(leaf)), name)
     return [Tensor(name, leaf.shape, leaf.dtype) for name, leaf in zip(names, leaves)]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import NamedTuple, Optional, Union
 
 import numpy as np
@@ -61,7 +62,7 @@ def lowers(*primitives: str) -> Callable[[Lowering], Lowering]:
 class Builder:
     """Collects nodes and constants of an ONNX graph.
 
-    Names are counted, so that graphs of the same nodes have the same names.
+    Names are counted within each call, so that what is the same in two graphs has the same names.
     """
 
     def __init__(self, opset_version: int, free_sizes: bool) -> None:
@@ -69,15 +70,25 @@ class Builder:
         self.free_sizes = free_sizes  # whether the nodes have to be right for other sizes, too
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self.layer = ""  # what the nodes that are added belong to
+        self.calls: dict[str, int] = {}  # of nodes, by their names: which call they belong to
+        self.begin(0, "")
+
+    def begin(self, call: int, layer: str) -> None:
+        """What is added from now on belongs to this call, in this layer."""
+        self._call, self._layer, self._count = call, layer, count()
 
     def add(self, operator: str, *inputs: str, outputs: int = 1, **attributes: object) -> Result:
         """Adds a node, and gives the name of its output, or a list of names."""
-        name = f"{self.layer}/{operator}_{len(self.nodes)}" if self.layer else ""
-        name = name or f"{operator}_{len(self.nodes)}"
+        name = self._next(f"{self._layer}/{operator}" if self._layer else operator)
         names = [name] if outputs == 1 else [f"{name}.{i}" for i in range(outputs)]
+        self.calls.update(dict.fromkeys((name, *names), self._call))
         self.nodes.append(helper.make_node(operator, inputs, names, name, **attributes))
         return names[0] if outputs == 1 else names
+
+    def rename(self, node: str, name: str) -> None:
+        """Gives the node that was added last, and its output, a name of their own."""
+        self.nodes[-1].name = self.nodes[-1].output[0] = name
+        self.calls[name] = self.calls.pop(node)
 
     def constant(self, array: np.ndarray) -> str:
         return self._keep(numpy_helper.from_array(np.ascontiguousarray(array)))
@@ -90,9 +101,12 @@ class Builder:
         return self._keep(helper.make_tensor("", dtype, (), [value]))
 
     def _keep(self, tensor: onnx.TensorProto) -> str:
-        tensor.name = f"constant_{len(self.constants)}"
+        tensor.name = self._next("constant")
         self.constants[tensor.name] = tensor
         return tensor.name
+
+    def _next(self, what: str) -> str:
+        return f"{what}_{self._call}_{next(self._count)}"
 
     def name(self, value: object) -> str:
         """The name of a tensor; a constant one is put into the graph."""

@@ -130,7 +130,7 @@ def _strided_slice(graph: Builder, call: Call) -> str:
         else:
             begin = (END if step < 0 else 0) if bit & begin_mask else begin
             end = (-END if step < 0 else END) if bit & end_mask else end
-            if (begin, step) != (0, 1) or end < x.shape[axis]:
+            if (begin, step) != (0, 1) or end not in (END, x.shape[axis]):
                 slices.append((axis, begin, end, step))
         axis += 1
         position += 1
