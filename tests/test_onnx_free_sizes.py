@@ -9,7 +9,7 @@ import mindspore as ms
 import pytest
 from mindspore import nn, ops
 
-from exported_networks import flow_warp, inputs_of, make
+from exported_networks import inputs_of, make
 from ms_deform import export_onnx
 from networks import LayerNet, image, random_array
 from onnx_files import assert_all_close, outputs_of, run
@@ -80,12 +80,7 @@ class Layers(nn.Cell):
         return outputs
 
 
-class Warp(nn.Cell):
-    def construct(self, x):
-        return flow_warp(x, 3 * x[:, :2].permute(0, 2, 3, 1))
-
-
-@pytest.mark.parametrize("make", (Shapes, Layers, Warp))
+@pytest.mark.parametrize("make", (Shapes, Layers))
 def test_other_sizes_give_the_same_outputs(make):
     net = make().set_train(False)
     example = ms.Tensor(random_array(EXPORTED))

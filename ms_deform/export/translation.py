@@ -20,6 +20,8 @@ _MENDS = {
     "Im2Col": "ops.conv2d with a kernel of zeros and ones",
     "MaskedSelect": "ops.select with the mask",
     "NonZero": "ops.select with the condition",
+    # Its weights come from a table of 1024, and its rule changed between 2.7 and 2.10.
+    "ResizeBicubic": 'ops.interpolate with mode="bilinear"',
 }
 _MEND = "arithmetic, reductions, reshapes, slices and ops.select, or do it outside of the network"
 

@@ -24,21 +24,6 @@ def _bilinear(graph: Builder, call: Call) -> str:
     return _resize(graph, x, size, "linear", _coordinates(align_corners, half_pixel))
 
 
-@lowers("ResizeBicubic")
-def _bicubic(graph: Builder, call: Call) -> str:
-    """MindSpore's kernel is PyTorch's with aligned corners, and TensorFlow's without."""
-    x, size, align_corners, half_pixel = _arguments(call)
-    return _resize(
-        graph,
-        x,
-        size,
-        "cubic",
-        _coordinates(align_corners, half_pixel),
-        cubic_coeff_a=-0.75 if align_corners else -0.5,
-        exclude_outside=int(not align_corners),
-    )
-
-
 @lowers("ResizeNearestNeighborV2")
 def _nearest(graph: Builder, call: Call) -> str:
     x, size, align_corners, half_pixel = _arguments(call)
