@@ -90,6 +90,38 @@ def test_other_sizes_give_the_same_outputs(make):
         assert_all_close(run(path, x), outputs_of(net, x))
 
 
+class Crossed(nn.Cell):
+    """At 64 x 128 both sizes are 8; each follows from another axis."""
+
+    def construct(self, x):
+        size = (x.shape[3] // 16, x.shape[2] // 8)
+        return ops.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def test_no_axis_is_taken_for_another():
+    net, example = Crossed(), image(size=(64, 128))
+    path = export_onnx(net, example, file_name="net", dynamic_axes={"x": AXES})
+    x = image(1, size=(48, 80))
+    assert_all_close(run(path, x), outputs_of(net, x))
+
+
+class Patches(nn.Cell):
+    def construct(self, x):
+        n, c, h, w = x.shape
+        patches = x.reshape(n, c, h // 4, 4, w // 4, 4).permute(0, 1, 3, 5, 2, 4)
+        return patches.reshape(n, 16 * c, h // 4, w // 4)
+
+
+def test_a_network_may_take_multiples_only(capfd):
+    net, example = Patches(), image(size=(8, 12))
+    path = export_onnx(net, example, file_name="net", dynamic_axes={"x": AXES})
+    x = image(5, size=(16, 4))
+    assert_all_close(run(path, x), outputs_of(net, x))
+    # Nothing of the sizes that it did not take.
+    assert capfd.readouterr().err == ""
+    assert [item.name for item in Path().iterdir()] == ["net.onnx"]
+
+
 NETWORKS = {
     "BasicVSR++": (
         dict.fromkeys(("current", "first", "second", "flow1", "flow2"), AXES),
@@ -184,7 +216,7 @@ class FixedSize(nn.Cell):
         return x + self.positions
 
 
-def test_a_network_that_takes_no_other_sizes_is_refused(capfd):
+def test_a_network_that_takes_no_other_sizes_is_refused():
     with pytest.raises(RuntimeError, match=r"it does not compile with height = \d+: .*broadcast"):
         export_onnx(FixedSize(), image(), file_name="net", dynamic_axes={"x": {2: "height"}})
 

@@ -69,22 +69,17 @@ class FreeAxes:
                         f'to {ranks[name] - 1}, such as {{0: "batch"}}, got {{{axis!r}: {title!r}}}'
                     )
 
-    def larger(self, factor: int) -> dict[str, int]:
-        """Sizes that are no multiples: odd ones by an even factor, of each axis by another number.
-
-        Large enough that what comes of the strides of a network differs, too.
-        """
-        return {
-            title: size * factor + factor - 1 + 2 * i
-            for i, (title, size) in enumerate(self.sizes.items())
-        }
-
     def multiples(self, which: int) -> dict[str, int]:
-        """Multiples, of each axis others, so that no axis is taken for another."""
+        """By other factors for each axis, so that no axis is taken for another."""
         return {
             title: size * _FACTORS[i % len(_FACTORS)][which]
             for i, (title, size) in enumerate(self.sizes.items())
         }
+
+    def beside_multiples(self, which: int) -> dict[str, int]:
+        """Sizes that leave a rest in the strides of a network: odd ones, or even ones."""
+        multiples = self.multiples(which).items()
+        return {title: size + which + 1 + 2 * i for i, (title, size) in enumerate(multiples)}
 
     def inputs(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
         """Inputs of these sizes; their values do not matter."""
@@ -100,22 +95,23 @@ class FreeAxes:
         )
 
 
+# Of each axis, in two traces: at least 2, so that what is left after all strides differs, too.
 _FACTORS = ((2, 3), (3, 2), (2, 5), (5, 2), (3, 4), (4, 3))
 
 
 def translate_for_all_sizes(
     free: FreeAxes, translate: Callable[[tuple[Tensor, ...]], Translation]
-) -> onnx.GraphProto:
-    """The graph for all sizes of the axes.
+) -> Translation:
+    """The translation for all sizes of the axes.
 
     Raises:
         CannotTranslate: If something depends on a size in a way that the file cannot hold.
     """
     traces = [(free.sizes, translate(free.inputs(free.sizes)))]
-    for sizes in (free.larger(2), free.larger(3)):
+    for sizes in map(free.beside_multiples, range(2)):
         with suppress(Exception), _unheard():  # what a network raises at sizes it does not take
             traces.append((sizes, translate(free.inputs(sizes))))
-    for sizes in (free.multiples(0), free.multiples(1)) if len(traces) < 3 else ():
+    for sizes in map(free.multiples, range(2 if len(traces) < 3 else 0)):
         try:
             traces.append((sizes, translate(free.inputs(sizes))))
         except CannotTranslate:
@@ -125,7 +121,7 @@ def translate_for_all_sizes(
             reason = str(error).strip().partition("\n")[0]
             what = f"it does not compile with {listed}: {reason}"
             raise CannotTranslate([Refused("", what, _LEAVE_OUT)]) from None
-    return _Merger(free, *zip(*traces)).graph()
+    return traces[0][1]._replace(graph=_Merger(free, *zip(*traces)).graph())
 
 
 @contextmanager

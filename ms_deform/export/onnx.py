@@ -23,6 +23,8 @@ from ms_deform.install.library import LIBRARY_TARGETS
 if TYPE_CHECKING:
     import onnx
 
+    from ms_deform.export.translation import Translation
+
 OPSETS = (19, 22)  # those that define DeformConv
 
 
@@ -41,10 +43,10 @@ def export_onnx(
     `construct`, its outputs are "output", or "output_0" and so on.
 
     Note:
-        With `dynamic_axes` the network is also compiled at other sizes, about two and three times
-        those of `inputs`, which should not be smaller than all strides of the network together.
-        What a layer takes from a size must follow from the sizes of tensors in the same way at all
-        of them, or the layer is named in an error.
+        With `dynamic_axes` the network is also compiled at other sizes, two to five times those of
+        `inputs`, which should not be smaller than all strides of the network together. What a layer
+        takes from a size must follow from the sizes of tensors in the same way at all of them, or
+        the layer is named in an error.
 
     Args:
         net (Cell): The network. It is exported as for inference.
@@ -116,26 +118,24 @@ def _model(
     from onnx import helper
 
     from ms_deform.export.free_sizes import FreeAxes, translate_for_all_sizes
-    from ms_deform.export.translation import CannotTranslate, Translation, translate
+    from ms_deform.export.translation import CannotTranslate, add_parameters, translate
 
     names = _input_names(net, len(inputs))
     free = FreeAxes(names, inputs, dynamic_axes)
 
     def translated(inputs: tuple[Tensor, ...]) -> Translation:
-        graph, parameters = trace(net, inputs), net.parameters_dict()
-        return translate(graph, names, parameters, opset_version, bool(free.sizes))
+        return translate(trace(net, inputs), names, opset_version, bool(free.sizes))
 
     try:
         with inference(net), forced_backend(net, "aot"):
-            graph = (
-                translate_for_all_sizes(free, translated)
-                if free.sizes
-                else translated(inputs).graph
+            translation = (
+                translate_for_all_sizes(free, translated) if free.sizes else translated(inputs)
             )
     except CannotTranslate as error:
         raise RuntimeError(
             f"export_onnx: the network cannot be written as ONNX:\n{error}"
         ) from None
+    graph = add_parameters(translation, net.parameters_dict())
     opset_imports = [helper.make_opsetid("", opset_version)]
     return helper.make_model(
         graph,

@@ -49,20 +49,17 @@ class CannotTranslate(Exception):
 
 
 class Translation(NamedTuple):
-    graph: onnx.GraphProto
+    graph: onnx.GraphProto  # without the values of parameters
+    parameters: dict[str, TensorType]
     shapes: dict[str, tuple[int, ...]]  # of its tensors, as far as MindSpore's graph has them
     source: tuple[Node, ...]  # the nodes of MindSpore's graph
     calls: dict[str, int]  # of its nodes and what they compute, by names: which of these it is for
 
 
 def translate(
-    graph: Graph,
-    input_names: Iterable[str],
-    parameters: Mapping[str, Parameter],
-    opset_version: int,
-    free_sizes: bool,
+    graph: Graph, input_names: Iterable[str], opset_version: int, free_sizes: bool
 ) -> Translation:
-    """The graph in ONNX; `parameters` are the network's by their names.
+    """The graph in ONNX.
 
     free_sizes: The nodes are to be the same at all sizes, for `free_sizes.translate_for_all_sizes`.
 
@@ -94,10 +91,6 @@ def translate(
         raise CannotTranslate(refused)
     tensors = [leaf for leaf in _leaves(tuple(values.values())) if isinstance(leaf, Tensor)]
     nodes, used = _needed(builder.nodes, {tensor.name for tensor in outputs})
-    initializers = [
-        *(_initializer(parameters, name, *type) for name, type in graph.parameters.items()),
-        *builder.constants.values(),
-    ]
     proto = helper.make_graph(
         nodes,
         "network",
@@ -105,10 +98,11 @@ def translate(
             [helper.make_tensor_value_info(name, dtype, shape) for name, shape, dtype in group]
             for group in (inputs, outputs)
         ),
-        [item for item in initializers if item.name in used],
+        [item for item in builder.constants.values() if item.name in used],
     )
+    parameters = {parameter_name(name): type for name, type in graph.parameters.items()}
     shapes = {tensor.name: tensor.shape for tensor in (*tensors, *outputs)}
-    return Translation(proto, shapes, graph.nodes, builder.calls)
+    return Translation(proto, parameters, shapes, graph.nodes, builder.calls)
 
 
 def _what(primitive: str) -> str:
@@ -176,9 +170,12 @@ def _needed(
     return needed[::-1], used
 
 
-def _initializer(
-    parameters: Mapping[str, Parameter], name: str, shape: tuple[int, ...], dtype: int
-) -> onnx.TensorProto:
-    name = parameter_name(name)
-    data = parameters[name].data.get_bytes()
-    return onnx.TensorProto(name=name, dims=shape, data_type=dtype, raw_data=data)
+def add_parameters(translation: Translation, values: Mapping[str, Parameter]) -> onnx.GraphProto:
+    """The graph, with the values of the parameters that it uses."""
+    graph = translation.graph
+    used = {name for node in graph.node for name in node.input}
+    for name, (shape, dtype) in translation.parameters.items():
+        if name in used:
+            data = values[name].data.get_bytes()
+            graph.initializer.add(name=name, dims=shape, data_type=dtype, raw_data=data)
+    return graph
