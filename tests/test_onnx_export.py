@@ -137,6 +137,32 @@ def test_whole_networks_give_the_same_output(name):
     assert_close(actual, net(*inputs).asnumpy(), "float32", "output", 1e-5)
 
 
+def halved(dtype):
+    net = LayerNet()
+    for parameter in net.get_parameters():
+        parameter.set_dtype(dtype)
+    return net, image().astype(dtype)
+
+
+def test_float16_stays_float16():
+    net, x = halved(ms.float16)
+    (actual,) = onnx_files.run(export_onnx(net, x, file_name="net"), x)
+    assert actual.dtype == np.float16
+    assert_close(actual, net(x).asnumpy(), "float16", "output", 4e-3)
+
+
+def test_bfloat16_needs_the_newer_opset():
+    net, x = halved(ms.bfloat16)
+    with pytest.raises(RuntimeError, match=r"opset 19 does not have this; .* opset_version=22"):
+        export_onnx(net, x, file_name="net")
+    assert not Path("net.onnx").exists()
+    # onnxruntime has no kernels for it on a CPU.
+    model = onnx.load(export_onnx(net, x, file_name="net", opset_version=22))
+    types = {item.name: item.data_type for item in model.graph.initializer}
+    names = {parameter.name for parameter in net.get_parameters()}
+    assert {types[name] for name in names} == {onnx.TensorProto.BFLOAT16}
+
+
 def test_other_opsets_are_refused():
     with pytest.raises(ValueError, match=r"'opset_version' must be one of 19, 22.* got 17"):
         export_onnx(Net(), image(), file_name="net", opset_version=17)

@@ -103,7 +103,13 @@ def export_onnx(
     path = Path(file_name)
     path = path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
     model = _model(net, inputs, opset_version, dynamic_axes or {})
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise RuntimeError(
+            f"export_onnx: opset {opset_version} does not have this; take float32, or for bfloat16 "
+            f"opset_version=22: {error}"
+        ) from error
     _write(path, model.SerializeToString())
     return str(path)
 
