@@ -137,6 +137,29 @@ def test_whole_networks_give_the_same_output(name):
     assert_close(actual, net(*inputs).asnumpy(), "float32", "output", 1e-5)
 
 
+class Nested(nn.Cell):
+    """Outputs in tuples, an input that nothing needs, and a parameter of the name of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = ms.Parameter(ms.Tensor([1.0, 2.0]), name="bias")
+
+    def construct(self, unused, bias, *more):
+        return bias * 2 + self.bias, [more[0], (more[1] + 1, bias)], ops.ones((2, 3))
+
+
+def test_inputs_and_outputs_come_in_the_order_of_the_call():
+    net = Nested()
+    inputs = [ms.Tensor(random_array(shape, i)) for i, shape in enumerate(((1,), (2,), (3,), (4,)))]
+    path = export_onnx(net, *inputs, file_name="net")
+    onnx_files.assert_all_close(
+        onnx_files.run(path, *inputs), onnx_files.outputs_of(net, *inputs), 1e-6
+    )
+    graph = onnx.load(path).graph
+    assert [item.name for item in graph.input] == ["unused", "bias", "more_0", "more_1"]
+    assert [item.name for item in graph.output] == [f"output_{i}" for i in range(5)]
+
+
 def halved(dtype):
     net = LayerNet()
     for parameter in net.get_parameters():

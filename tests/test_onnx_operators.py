@@ -215,6 +215,7 @@ def padding(x):
         ops.pad(x, (1, 2), value=2.5),
         ops.pad(x, (1, 2, 0, 3), mode="reflect"),
         ops.pad(x, (1, 2, 0, 3), mode="replicate"),
+        ops.pad(x, (1, 2, 0, 3), mode="circular"),
         ops.Pad(((0, 0), (1, 0), (1, 1), (2, 1)))(x),
         PAD(x),
         REFLECTION_PAD(x),
@@ -395,6 +396,33 @@ def test_sampling_is_named_otherwise_in_a_newer_opset():
 @pytest.mark.parametrize("subject", LAYERS)
 def test_layers_give_the_same_outputs(subject, opset_version):
     check(Layers(LAYERS[subject]()), [SHAPE], opset_version)
+
+
+class OnGpuOnly(nn.Cell):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(4, eps=0.1)
+
+    def construct(self, x):
+        return (
+            ops.roll(x, 2, 3),
+            ops.roll(x, (-1, 1), (2, 3)),
+            ops.einsum("nchw,ndhw->ncd", x, x),
+            self.norm(x),
+        )
+
+
+def test_what_mindspore_has_no_cpu_kernel_for_gives_the_outputs_of_numpy():
+    x = random_array(SHAPE)
+    deviation = np.sqrt(x.var((2, 3), keepdims=True) + 0.1)
+    expected = [
+        np.roll(x, 2, 3),
+        np.roll(x, (-1, 1), (2, 3)),
+        np.einsum("nchw,ndhw->ncd", x, x),
+        (x - x.mean((2, 3), keepdims=True)) / deviation,
+    ]
+    path = export_onnx(OnGpuOnly(), ms.Tensor(x), file_name="net")
+    assert_all_close(run(path, ms.Tensor(x)), expected, 1e-5)
 
 
 def check(net, shapes, opset_version, tolerance=1e-5):

@@ -101,6 +101,19 @@ def test_what_depends_on_an_option_is_named_too():
         export_onnx(Statistics(), image(), file_name="net")
 
 
+class Borrowed(nn.Cell):
+    def construct(self, x):
+        return ELSEWHERE(x)
+
+
+ELSEWHERE = nn.PReLU(4)
+
+
+def test_a_parameter_of_another_network_is_named():
+    with pytest.raises(RuntimeError, match="the parameter a; write instead: the cell that holds"):
+        export_onnx(Borrowed(), image(), file_name="net")
+
+
 class Position(nn.Cell):
     """The positions of maxima, which ONNX counts in another way."""
 

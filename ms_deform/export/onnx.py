@@ -137,11 +137,11 @@ def _model(
             translation = (
                 translate_for_all_sizes(free, translated) if free.sizes else translated(inputs)
             )
+        graph = add_parameters(translation, net.parameters_dict())
     except CannotTranslate as error:
         raise RuntimeError(
             f"export_onnx: the network cannot be written as ONNX:\n{error}"
         ) from None
-    graph = add_parameters(translation, net.parameters_dict())
     opset_imports = [helper.make_opsetid("", opset_version)]
     return helper.make_model(
         graph,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx
@@ -50,14 +50,14 @@ class CannotTranslate(Exception):
 
 class Translation(NamedTuple):
     graph: onnx.GraphProto  # without the values of parameters
-    parameters: dict[str, TensorType]
+    parameters: dict[str, tuple[str, TensorType]]  # by their names here: those in the network
     shapes: dict[str, tuple[int, ...]]  # of its tensors, as far as MindSpore's graph has them
     source: tuple[Node, ...]  # the nodes of MindSpore's graph
     calls: dict[str, int]  # of its nodes and what they compute, by names: which of these it is for
 
 
 def translate(
-    graph: Graph, input_names: Iterable[str], opset_version: int, free_sizes: bool
+    graph: Graph, input_names: Sequence[str], opset_version: int, free_sizes: bool
 ) -> Translation:
     """The graph in ONNX.
 
@@ -68,11 +68,13 @@ def translate(
     """
     builder = Builder(opset_version, free_sizes)
     inputs = [Tensor(name, *type) for name, type in zip(input_names, graph.inputs.values())]
-    values: dict[str, object] = {
-        **graph.constants,
-        **{name: Tensor(parameter_name(name), *type) for name, type in graph.parameters.items()},
-        **dict(zip(graph.inputs, inputs)),
-    }
+    values: dict[str, object] = {**graph.constants, **dict(zip(graph.inputs, inputs))}
+    parameters = {}
+    for own, type in graph.parameters.items():
+        name = parameter_name(own)
+        unique = f"{name}.value" if name in input_names else name
+        parameters[unique] = (name, type)
+        values[own] = Tensor(unique, *type)
     refused = []
     for call, node in enumerate(graph.nodes):
         builder.begin(call, node.layer)
@@ -100,7 +102,6 @@ def translate(
         ),
         [item for item in builder.constants.values() if item.name in used],
     )
-    parameters = {parameter_name(name): type for name, type in graph.parameters.items()}
     shapes = {tensor.name: tensor.shape for tensor in (*tensors, *outputs)}
     return Translation(proto, parameters, shapes, graph.nodes, builder.calls)
 
@@ -171,11 +172,19 @@ def _needed(
 
 
 def add_parameters(translation: Translation, values: Mapping[str, Parameter]) -> onnx.GraphProto:
-    """The graph, with the values of the parameters that it uses."""
+    """The graph, with the values of the parameters that it uses.
+
+    Raises:
+        CannotTranslate: If the network does not have them.
+    """
     graph = translation.graph
     used = {name for node in graph.node for name in node.input}
-    for name, (shape, dtype) in translation.parameters.items():
-        if name in used:
-            data = values[name].data.get_bytes()
-            graph.initializer.add(name=name, dims=shape, data_type=dtype, raw_data=data)
+    needed = {own: item for own, item in translation.parameters.items() if own in used}
+    lost = [name for name, _ in needed.values() if name not in values]
+    if lost:
+        mend = "the cell that holds it, or the parameter, as an attribute of the network"
+        raise CannotTranslate(Refused("", f"the parameter {name}", mend) for name in lost)
+    for unique, (name, (shape, dtype)) in needed.items():
+        data = values[name].data.get_bytes()
+        graph.initializer.add(name=unique, dims=shape, data_type=dtype, raw_data=data)
     return graph

@@ -13,6 +13,7 @@ from ms_deform.export.lowering.interface import (
     Builder,
     Call,
     Unsupported,
+    check_layout,
     dtype_of,
     lowers,
     number,
@@ -160,7 +161,8 @@ def _add_n(graph: Builder, call: Call) -> str:
 
 @lowers("BiasAdd")
 def _bias_add(graph: Builder, call: Call) -> str:
-    x, bias = call.inputs[:2]
+    x, bias, *format = call.inputs
+    check_layout(call.attributes.get("format", *format))
     rest = [1] * (len(x.shape) - 2)
     bias = graph.name(bias)
     return graph.add("Add", graph.name(x), graph.reshape(bias, (-1, *rest)) if rest else bias)

@@ -159,6 +159,12 @@ def number(value: object) -> float:
     return numbers(value)[0]
 
 
+def check_layout(format: object) -> None:
+    """Of a primitive's format, a name or MindSpore's number of it: ONNX has channels first."""
+    if format not in (None, 0, "NCHW", "NCDHW"):
+        raise Unsupported("channels first, with a transpose where it is needed")
+
+
 def tensor_type(type: Type) -> TensorType:
     """The type of the first or only output."""
     return type if isinstance(type, TensorType) else type[0]

@@ -7,7 +7,14 @@ from mindspore import dtype as mstype
 from onnx import TensorProto
 
 from ms_deform.backends.aot import FORWARD
-from ms_deform.export.lowering.interface import Builder, Call, Unsupported, lowers, tensor_type
+from ms_deform.export.lowering.interface import (
+    Builder,
+    Call,
+    Unsupported,
+    check_layout,
+    lowers,
+    tensor_type,
+)
 from ms_deform.geometry import TensorInfo, check_geometry
 
 _DTYPES = {
@@ -56,7 +63,7 @@ def _deform_conv(graph: Builder, call: Call) -> str:
 def _conv2d(graph: Builder, call: Call) -> str:
     input, weight = map(graph.name, call.inputs[:2])
     attributes = call.attributes
-    _check_layout(attributes)
+    check_layout(attributes.get("format"))
     own = _convolution(attributes)
     if attributes["pad_mode"].lower() == "same" and set(own["dilations"]) == {1}:
         # For all sizes; onnxruntime does not take it with a dilation.
@@ -68,7 +75,7 @@ def _conv2d(graph: Builder, call: Call) -> str:
 def _conv2d_transpose(graph: Builder, call: Call) -> str:
     input, weight = call.inputs[:2]
     attributes = call.attributes
-    _check_layout(attributes)
+    check_layout(attributes.get("format"))
     own = _convolution(attributes)
     pads = (0,) * 4
     if attributes["pad_mode"].lower() != "valid":
@@ -94,11 +101,6 @@ def _conv2d_transpose(graph: Builder, call: Call) -> str:
         output_padding=extra,
         **own,
     )
-
-
-def _check_layout(attributes: dict[str, object]) -> None:
-    if attributes.get("format", "NCHW") != "NCHW":
-        raise Unsupported('data_format="NCHW", with a transpose where it is needed')
 
 
 def _convolution(attributes: dict[str, object]) -> dict[str, object]:

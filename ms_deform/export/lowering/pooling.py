@@ -7,6 +7,7 @@ from ms_deform.export.lowering.interface import (
     Builder,
     Call,
     Unsupported,
+    check_layout,
     lowers,
     tensor_type,
 )
@@ -17,16 +18,17 @@ _AUTO_PAD = {"SAME": "SAME_UPPER", "VALID": "VALID", 1: "SAME_UPPER", 2: "VALID"
 
 @lowers("MaxPool")
 def _max_pool(graph: Builder, call: Call) -> str:
-    return _auto_padded(graph, call, "MaxPool", "kernel_size")
+    return _auto_padded(graph, call, "MaxPool")
 
 
 @lowers("AvgPool")
 def _average_pool(graph: Builder, call: Call) -> str:
-    return _auto_padded(graph, call, "AveragePool", "kernel_size")
+    return _auto_padded(graph, call, "AveragePool")
 
 
-def _auto_padded(graph: Builder, call: Call, operator: str, kernel_size: str) -> str:
-    kernel, strides, mode = call.values(kernel_size, "strides", "pad_mode")
+def _auto_padded(graph: Builder, call: Call, operator: str) -> str:
+    kernel, strides, mode, format = call.values("kernel_size", "strides", "pad_mode", "format")
+    check_layout(format)
     return graph.add(
         operator,
         graph.name(call.inputs[0]),

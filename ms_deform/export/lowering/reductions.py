@@ -11,6 +11,7 @@ from ms_deform.export.lowering.interface import (
     Builder,
     Call,
     Unsupported,
+    check_layout,
     from_front,
     lowers,
     number,
@@ -31,7 +32,9 @@ _REDUCTIONS = {
 
 
 def _reduction(operator: str, graph: Builder, call: Call) -> str:
-    axes, keep = call.values("axis", "keep_dims")
+    axes, keep, skip = call.values("axis", "keep_dims", "skip_mode")
+    if skip is True and not axes:
+        raise Unsupported("a reduction with skip_mode=False, or none")
     return _reduce(graph, operator, graph.cast(call.inputs[0], _dtype(call)), axes, keep)
 
 
@@ -144,6 +147,7 @@ def _batch_norm(graph: Builder, call: Call) -> list[str | None]:
     training, epsilon = call.inputs[5:7]
     if "is_training" in call.attributes:
         training, epsilon = call.attributes["is_training"], call.attributes["epsilon"]
+    check_layout(call.attributes.get("format", *call.inputs[8:9]))
     if training:
         raise Unsupported("a batch norm without use_batch_statistics=True")
     inputs = [graph.name(tensor) for tensor in (x, *parameters)]
