@@ -18,8 +18,14 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("opset_version", (19, pytest.param(22, marks=pytest.mark.long)))
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "opset_version"),
+    [
+        *((name, 19) for name in NETWORKS),
+        pytest.param("ResNet-50-DCN with FPN", 22, marks=pytest.mark.long),
+        pytest.param("BiRefNet", 22, marks=pytest.mark.long),
+    ],
+)
 def test_a_network_gives_the_same_outputs(name, opset_version):
     net, inputs = make(name), inputs_of(name)
     path = export_onnx(net, *inputs, file_name="net", opset_version=opset_version)

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.not_on_gpu_stand_in("is about files"),
 ]
 
-# One lowering asks for the version: that of grid_sample.
+# One lowering asks for the version, that of grid_sample; of the rest ONNX has widened types only.
 OPSETS = (19, pytest.param(22, marks=pytest.mark.long))
 SHAPE = (2, 4, 7, 9)
 
@@ -241,7 +241,7 @@ def products(x):
 
 def resized(x):
     outputs = ()
-    for size in ((14, 18), (5, 11), (3, 4), (1, 1)):
+    for size in ((14, 18), (5, 11), (1, 1)):
         outputs += (
             ops.interpolate(x, size=size, mode="bilinear"),
             ops.interpolate(x, size=size, mode="bilinear", align_corners=True),
@@ -251,7 +251,7 @@ def resized(x):
 
 def resized_sharply(x):
     outputs = ()
-    for size in ((28, 42), (2, 21), (16, 7), (41, 9), (1, 1)):
+    for size in ((28, 42), (2, 21), (41, 9)):
         outputs += (
             ops.interpolate(x, size=size, mode="nearest"),
             ops.interpolate(x, size=size, mode="nearest-exact"),
@@ -382,15 +382,12 @@ class Layers(nn.Cell):
         return outputs
 
 
-@pytest.mark.parametrize("opset_version", OPSETS)
-@pytest.mark.parametrize("subject", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("subject", "opset_version"), [*((subject, 19) for subject in FUNCTIONS), ("sampled", 22)]
+)
 def test_functions_give_the_same_outputs(subject, opset_version):
     function, shapes = FUNCTIONS[subject]
     check(Function(function), shapes, opset_version, TOLERANCES.get(subject, 1e-5))
-
-
-def test_sampling_is_named_otherwise_in_a_newer_opset():
-    check(Function(sampled), FUNCTIONS["sampled"][1], opset_version=22)
 
 
 @pytest.mark.parametrize("opset_version", OPSETS)
