@@ -26,8 +26,8 @@ _DTYPES = (
     DataType.F16_Default,
     DataType.BF16_Default,
 )
-FORWARD = "MsDeformForward"  # the name of the operator
-_FORWARD = (FORWARD, ("input", "offset", "mask", "weight", "bias"), ("output",))
+FORWARD_NAME = "MsDeformForward"
+_FORWARD = (FORWARD_NAME, ("input", "offset", "mask", "weight", "bias"), ("output",))
 _GRADIENT_INPUTS = ("input", "offset", "mask", "weight", "grad_output")
 _GRADIENTS = (
     ("MsDeformGradInput", ("grad_input", "grad_offset", "grad_mask")),

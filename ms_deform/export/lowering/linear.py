@@ -6,7 +6,7 @@ from __future__ import annotations
 from mindspore import dtype as mstype
 from onnx import TensorProto
 
-from ms_deform.backends.aot import FORWARD
+from ms_deform.backends.aot import FORWARD_NAME
 from ms_deform.export.lowering.interface import (
     Builder,
     Call,
@@ -30,7 +30,7 @@ def _deform_conv(graph: Builder, call: Call) -> str:
     """Both layouts of offsets are [N, offset group, tap, (y, x)], and those of masks alike."""
     attributes = call.attributes
     name = attributes.get("reg_op_name")
-    if name != FORWARD:
+    if name != FORWARD_NAME:
         raise Unsupported(f"MindSpore's own operators instead of ops.Custom {name or ''}".strip())
     input, offset, mask, weight, bias = call.inputs
     mask = mask if attributes["use_mask"] else None
