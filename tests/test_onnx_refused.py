@@ -101,6 +101,12 @@ def test_what_depends_on_an_option_is_named_too():
         export_onnx(Statistics(), image(), file_name="net")
 
 
+def test_a_window_beyond_the_image_is_named():
+    layer = nn.MaxPool2d(2, 3, "pad", 0, dilation=2, ceil_mode=True)
+    with pytest.raises(RuntimeError, match=r"MaxPool3DWithArgmax; .* without ceil_mode"):
+        export_onnx(layer, image(size=(7, 7)), file_name="net")
+
+
 class Borrowed(nn.Cell):
     def construct(self, x):
         return ELSEWHERE(x)

@@ -64,8 +64,17 @@ def _max_pool_padded(
         kernel_shape=kernel[-axes:],
         strides=strides,
         dilations=dilations,
-        pads=(*pads, *_ends(call, windows, strides, pads, pads)),
+        pads=_pads(kernel[-axes:], pads, _ends(call, windows, strides, pads, pads)),
     )
+
+
+def _pads(
+    kernel: tuple[int, ...], begins: tuple[int, ...], ends: tuple[int, ...]
+) -> tuple[int, ...]:
+    if any(pad >= size for pad, size in zip((*begins, *ends), (*kernel, *kernel))):
+        # onnxruntime loads no such file.
+        raise Unsupported("a pooling without ceil_mode or without dilation")
+    return (*begins, *ends)
 
 
 def _ends(
@@ -103,9 +112,8 @@ def _average_pool_3d(graph: Builder, call: Call) -> str:
         name = graph.add("Pad", name, graph.ints((0, 0, *begins, 0, 0, *ends)))
         last = [whole - asked for whole, asked in zip(last, ends)]
         begins = (0, 0, 0)
-    return graph.add(
-        "AveragePool", name, kernel_shape=kernel, strides=strides, pads=(*begins, *last)
-    )
+    pads = _pads(kernel, begins, last)
+    return graph.add("AveragePool", name, kernel_shape=kernel, strides=strides, pads=pads)
 
 
 @lowers("AdaptiveAvgPool2D", "AdaptiveAvgPool2DExt")
