@@ -195,6 +195,14 @@ def test_what_depends_on_a_size_is_named():
     assert not Path("net.onnx").exists()
 
 
+@pytest.mark.parametrize("size", [(12, 12), (15, 15), (14, 17)])
+def test_windows_that_are_rounded_up_are_refused_whatever_the_size_is(size):
+    """How much is added at the end differs with the rest of the size in the stride."""
+    net = nn.MaxPool2d(3, 2, "pad", 1, ceil_mode=True)
+    with pytest.raises(RuntimeError, match="attributes of its MaxPool depend on the size"):
+        export_onnx(net, image(size=size), file_name="net", dynamic_axes={"x": {3: "width"}})
+
+
 class Branches(nn.Cell):
     def construct(self, x):
         return ops.relu(x) if x.shape[2] < 10 else ops.sigmoid(x)

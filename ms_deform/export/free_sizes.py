@@ -9,6 +9,7 @@ sizes: the size of a tensor, or what follows from one. What differs in another w
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -77,9 +78,11 @@ class FreeAxes:
         }
 
     def beside_multiples(self, which: int) -> dict[str, int]:
-        """Sizes that leave a rest in the strides of a network: odd ones, or even ones."""
-        multiples = self.multiples(which).items()
-        return {title: size + which + 1 + 2 * i for i, (title, size) in enumerate(multiples)}
+        """Larger sizes that leave another rest in strides of 2 and 3, or of 4 and 3."""
+        return {
+            title: size + _distance(multiple - size, which + 1)
+            for (title, size), multiple in zip(self.sizes.items(), self.multiples(which).values())
+        }
 
     def inputs(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
         """Inputs of these sizes; their values do not matter."""
@@ -93,6 +96,11 @@ class FreeAxes:
             )
             for name, tensor in zip(self._names, self._inputs)
         )
+
+
+def _distance(least: int, unit: int) -> int:
+    """The least multiple of the unit, from here on, by a number without the factors 2 and 3."""
+    return next(i for i in count(least) if i % unit == 0 and math.gcd(i // unit, 6) == 1)
 
 
 # Of each axis, in two traces: at least 2, so that what is left after all strides differs, too.
