@@ -93,6 +93,29 @@ def arithmetic(x, y):
     )
 
 
+def older_primitives(x, y):
+    small, large = ops.sin(x) * 0.9, ops.abs(x) + 1.5
+    return (
+        ops.RealDiv()(x, large),
+        ops.FloorMod()(x, large),
+        ops.FloorDiv()(x, large),
+        ops.SquaredDifference()(x, y),
+        ops.ReduceProd()(x, 1),
+        ops.LogicalXor()(x > 0, y > 0),
+        ops.addcdiv(x, y, large, 0.5),
+        ops.tan(small),
+        ops.sinh(x),
+        ops.cosh(x),
+        ops.asin(small),
+        ops.acos(small),
+        ops.asinh(x),
+        ops.acosh(large),
+        ops.atanh(small),
+        ops.isinf(x),
+        ops.stop_gradient(x),
+    )
+
+
 def logic(x, y):
     either = ops.logical_or(x > 0.5, y <= 0)
     return (
@@ -273,6 +296,7 @@ def sampled(x, grid):
 FUNCTIONS = {
     "activations": (activations, [SHAPE]),
     "arithmetic": (arithmetic, [SHAPE, SHAPE]),
+    "older primitives": (older_primitives, [SHAPE, SHAPE]),
     "logic": (logic, [SHAPE, SHAPE]),
     "whole numbers": (whole_numbers, [SHAPE]),
     "reductions": (reductions, [SHAPE]),
