@@ -116,7 +116,7 @@ def _average_pool_3d(graph: Builder, call: Call) -> str:
     return graph.add("AveragePool", name, kernel_shape=kernel, strides=strides, pads=pads)
 
 
-@lowers("AdaptiveAvgPool2D", "AdaptiveAvgPool2DExt")
+@lowers("AdaptiveAvgPool2D")
 def _adaptive_average_pool(graph: Builder, call: Call) -> str:
     return _adaptive(graph, call, "AveragePool", "ReduceMean")
 

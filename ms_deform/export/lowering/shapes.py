@@ -7,7 +7,6 @@ free depends on as few of them as it can.
 
 from __future__ import annotations
 
-import numpy as np
 from onnx import TensorProto
 
 from ms_deform.export.lowering.interface import (
@@ -32,11 +31,6 @@ def _reshape(graph: Builder, call: Call) -> str:
 @lowers("Flatten")
 def _flatten(graph: Builder, call: Call) -> str:
     return graph.add("Flatten", graph.name(call.inputs[0]), axis=1)
-
-
-@lowers("FlattenExt")
-def _flatten_range(graph: Builder, call: Call) -> str:
-    return graph.reshape(graph.name(call.inputs[0]), tensor_type(call.type).shape)
 
 
 @lowers("ExpandDims", "ExpandDimsView")
@@ -92,16 +86,6 @@ def _split(graph: Builder, x: str, axis: int, count: int) -> list[str]:
     if count == 1:
         return [graph.add("Identity", x)]
     return graph.add("Split", x, outputs=count, axis=axis, num_outputs=count)
-
-
-@lowers("SplitTensor", "SplitWithSize", "Chunk")
-def _split_by_sizes(graph: Builder, call: Call) -> list[str]:
-    x, _, axis = call.inputs
-    sizes = [type.shape[number(axis)] for type in call.type]
-    if len(sizes) == 1:
-        return [graph.add("Identity", graph.name(x))]
-    parts = graph.ints(sizes)
-    return graph.add("Split", graph.name(x), parts, outputs=len(sizes), axis=number(axis))
 
 
 @lowers("StridedSlice")
@@ -164,26 +148,6 @@ def _slice(graph: Builder, call: Call) -> str:
     return graph.add("Slice", graph.name(x), starts, stops, axes)
 
 
-@lowers("SliceExt")
-def _slice_axis(graph: Builder, call: Call) -> str:
-    x, *rest = call.inputs
-    return graph.slice(graph.name(x), *map(number, rest))
-
-
-@lowers("Narrow")
-def _narrow(graph: Builder, call: Call) -> str:
-    x, *rest = call.inputs
-    axis, start, length = map(number, rest)
-    return graph.slice(graph.name(x), axis, start, start + length)
-
-
-@lowers("SelectExtView")
-def _select_index(graph: Builder, call: Call) -> str:
-    x, axis, index = call.inputs
-    index = graph.constant(np.array(number(index), np.int64))
-    return graph.add("Gather", graph.name(x), index, axis=number(axis))
-
-
 @lowers("ReverseV2")
 def _reverse(graph: Builder, call: Call) -> str:
     (axes,) = call.values("axis")
@@ -244,14 +208,7 @@ def _meshgrid(graph: Builder, call: Call) -> list[str]:
     return grids
 
 
-@lowers("FillV2")
-def _fill(graph: Builder, call: Call) -> str:
-    shape, value = call.inputs
-    dtype = tensor_type(call.type).dtype
-    return graph.add("Expand", graph.cast(value, dtype), graph.ints(numbers(shape)))
-
-
-@lowers("LinSpace", "LinSpaceExt")
+@lowers("LinSpace")
 def _linspace(graph: Builder, call: Call) -> str:
     """Of its number as one constant, which may follow from a free size."""
     dtype = tensor_type(call.type).dtype
