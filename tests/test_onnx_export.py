@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mindspore import nn, ops
 
+import onnx_files
 import ported_networks
 from geometries import GRID
 from ms_deform import ModulatedDeformConv2dPack, export_onnx
@@ -20,7 +21,7 @@ from ported_networks import INPUTS
 from tolerances import assert_close
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install '.[onnx]'")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install '.[onnx]'")
+pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install '.[onnx]'")
 
 pytestmark = [
     pytest.mark.usefixtures("device", "scratch_folder"),
@@ -30,12 +31,6 @@ pytestmark = [
 OPSETS = (19, 22)
 # onnxruntime refuses an empty batch.
 CALLS = [name for name in GRID if name != "empty batch" and "pixels" not in name]
-
-
-def run(path: str, *inputs: ms.Tensor) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [item.name for item in session.get_inputs()]
-    return session.run(None, dict(zip(names, (tensor.asnumpy() for tensor in inputs))))
 
 
 class Given(nn.Cell):
@@ -61,7 +56,7 @@ def test_every_geometry_gives_the_same_output(name, opset_version):
     tensors = [ms.Tensor(call[name].astype(np.float32)) for name in ARRAYS if name in call]
     net = Given(call)
     path = export_onnx(net, *tensors, file_name="call", opset_version=opset_version)
-    (actual,) = run(path, *tensors)
+    (actual,) = onnx_files.run(path, *tensors)
     assert_close(actual, net(*tensors).asnumpy(), "float32", "output", 1e-5)
 
 
@@ -91,7 +86,7 @@ def test_a_network_gives_the_same_output(opset_version, mode):
     assert path == "net.onnx"
     assert net.training
     assert net.second.backend == "composition"
-    (actual,) = run(path, image())
+    (actual,) = onnx_files.run(path, image())
     assert_close(actual, net.set_train(False)(image()).asnumpy(), "float32", "output", 1e-5)
 
 
@@ -116,7 +111,7 @@ def test_the_layers_are_standard_nodes():
 @pytest.mark.parametrize("padding", (1, (0, 1, 2, 3)))
 def test_a_network_without_deformable_layers_is_exported_too(padding):
     net = nn.Conv2d(CHANNELS, 2, 3, pad_mode="pad", padding=padding)
-    (actual,) = run(export_onnx(net, image(), file_name="plain"), image())
+    (actual,) = onnx_files.run(export_onnx(net, image(), file_name="plain"), image())
     assert_close(actual, net(image()).asnumpy(), "float32", "output", 1e-5)
 
 
@@ -130,7 +125,7 @@ TRANSPOSED = {
 @pytest.mark.parametrize("arguments", TRANSPOSED.values(), ids=TRANSPOSED.keys())
 def test_transposed_convolutions_come_along(arguments):
     net = nn.Conv2dTranspose(CHANNELS, 2, pad_mode="pad", has_bias=True, **arguments)
-    (actual,) = run(export_onnx(net, image(), file_name="transposed"), image())
+    (actual,) = onnx_files.run(export_onnx(net, image(), file_name="transposed"), image())
     assert_close(actual, net(image()).asnumpy(), "float32", "output", 1e-5)
 
 
@@ -138,37 +133,57 @@ def test_transposed_convolutions_come_along(arguments):
 def test_whole_networks_give_the_same_output(name):
     inputs = [ms.Tensor(random_array(shape, i)) for i, shape in enumerate(INPUTS[name])]
     net = ported_networks.NETWORKS[name]().set_train(False)
-    (actual,) = run(export_onnx(net, *inputs, file_name="network"), *inputs)
+    (actual,) = onnx_files.run(export_onnx(net, *inputs, file_name="network"), *inputs)
     assert_close(actual, net(*inputs).asnumpy(), "float32", "output", 1e-5)
 
 
-def test_an_operator_that_onnx_does_not_have_is_named():
-    class Net(nn.Cell):
-        def __init__(self):
-            super().__init__()
-            self.twice = ops.Custom(
-                double,
-                lambda x: x,
-                lambda x: x,
-                "pyfunc",
-                reg_info=ops.CustomRegOp("Twice")
-                .input(0, "x")
-                .output(0, "y")
-                .dtype_format(ops.DataType.F32_Default, ops.DataType.F32_Default)
-                .target("CPU")
-                .get_op_info(),
-            )
+class Nested(nn.Cell):
+    """Outputs in tuples, an input that nothing needs, and a parameter of the name of another."""
 
-        def construct(self, x):
-            return self.twice(x)
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = ms.Parameter(ms.Tensor([1.0, 2.0]), name="bias")
 
-    with pytest.raises(RuntimeError, match=r"cannot be written as ONNX: .*Twice"):
-        export_onnx(Net(), image(), file_name="net")
+    def construct(self, unused, bias, *more):
+        return bias * 2 + self.bias, [more[0], (more[1] + 1, bias)], ops.ones((2, 3))
+
+
+def test_inputs_and_outputs_come_in_the_order_of_the_call():
+    net = Nested()
+    inputs = [ms.Tensor(random_array(shape, i)) for i, shape in enumerate(((1,), (2,), (3,), (4,)))]
+    path = export_onnx(net, *inputs, file_name="net")
+    onnx_files.assert_all_close(
+        onnx_files.run(path, *inputs), onnx_files.outputs_of(net, *inputs), 1e-6
+    )
+    graph = onnx.load(path).graph
+    assert [item.name for item in graph.input] == ["unused", "bias", "more_0", "more_1"]
+    assert [item.name for item in graph.output] == [f"output_{i}" for i in range(5)]
+
+
+def halved(dtype):
+    net = LayerNet()
+    for parameter in net.get_parameters():
+        parameter.set_dtype(dtype)
+    return net, image().astype(dtype)
+
+
+def test_float16_stays_float16():
+    net, x = halved(ms.float16)
+    (actual,) = onnx_files.run(export_onnx(net, x, file_name="net"), x)
+    assert actual.dtype == np.float16
+    assert_close(actual, net(x).asnumpy(), "float16", "output", 4e-3)
+
+
+def test_bfloat16_needs_the_newer_opset():
+    net, x = halved(ms.bfloat16)
+    with pytest.raises(RuntimeError, match=r"opset 19 does not have this; .* opset_version=22"):
+        export_onnx(net, x, file_name="net")
     assert not Path("net.onnx").exists()
-
-
-def double(x):
-    return 2 * x
+    # onnxruntime has no kernels for it on a CPU.
+    model = onnx.load(export_onnx(net, x, file_name="net", opset_version=22))
+    types = {item.name: item.data_type for item in model.graph.initializer}
+    names = {parameter.name for parameter in net.get_parameters()}
+    assert {types[name] for name in names} == {onnx.TensorProto.BFLOAT16}
 
 
 def test_other_opsets_are_refused():

@@ -29,7 +29,8 @@ _DTYPES = (
     DataType.F16_Default,
     DataType.BF16_Default,
 )
-_FORWARD = ("MsDeformForward", ("input", "offset", "mask", "weight", "bias"), ("output",))
+FORWARD_NAME = "MsDeformForward"
+_FORWARD = (FORWARD_NAME, ("input", "offset", "mask", "weight", "bias"), ("output",))
 _GRADIENT_INPUTS = ("input", "offset", "mask", "weight", "grad_output")
 _GRADIENTS = (
     ("MsDeformGradInput", ("grad_input", "grad_offset", "grad_mask")),
@@ -42,14 +43,13 @@ def obstacle(call: Call) -> None:
     """The kernels take every call."""
 
 
-def prepare(call: Call, registered_name: str | None = None) -> tuple[ops.Custom, Tensor]:
+def prepare(call: Call) -> tuple[ops.Custom, Tensor]:
     """The forward operator, and what stands for an absent tensor."""
     primitive = forward_primitive(
         call.device_target,
         call.geometry.attributes,
         call.deterministic,
         call.caller,
-        registered_name,
     )
     return primitive, placeholder(call.dtype)
 
@@ -81,7 +81,6 @@ def forward_primitive(
     attributes: Attributes,
     deterministic: bool,
     caller: str,
-    registered_name: str | None = None,
 ) -> ops.Custom:
     """The forward operator with its bprop.
 
@@ -109,7 +108,7 @@ def forward_primitive(
         return grad_input, grad_offset, grad_mask, grad_weight, grad_bias
 
     carried = _carried(attributes, deterministic, caller)
-    return _primitive(device_target, *_FORWARD, carried, bprop, registered_name)
+    return _primitive(device_target, *_FORWARD, carried, bprop)
 
 
 @cache
@@ -179,10 +178,9 @@ def _primitive(
     outputs: tuple[str, ...],
     attributes: dict[str, object],
     bprop: Callable[..., object],
-    registered_name: str | None = None,
 ) -> ops.Custom:
     library = find_library(LIBRARY_TARGETS[device_target])
-    registration = CustomRegOp(registered_name or function).target(device_target)
+    registration = CustomRegOp(function).target(device_target)
     for index, name in enumerate(inputs):
         registration = registration.input(index, name)
     for index, name in enumerate(outputs):

@@ -15,6 +15,7 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 
 from ms_deform.backends import check_soc, composition, forced_backend
 from ms_deform.backends.ai_core_layout import Target
+from ms_deform.export.tracing import inference
 from ms_deform.hints import check_inputs
 from ms_deform.install import ai_core
 
@@ -93,14 +94,10 @@ def export_mindir(
     target = Target(check_soc("export_mindir: 'soc'", soc), ai_core.GRAPH_ENGINE, training=False)
     path = Path(file_name)
     path = path if path.suffix == ".mindir" else path.with_name(f"{path.name}.mindir")
-    training = net.training
-    net.set_train(False)
-    try:
+    with inference(net):
         with forced_backend(net, composition.LaidOut(target)):
             ms.export(net, *inputs, file_name=str(path), file_format="MINDIR")
         expected = net(*inputs)
-    finally:
-        net.set_train(training)
     _check_operators(path)
     _check_outputs(path, inputs, expected if isinstance(expected, tuple) else (expected,))
     return str(path)

@@ -1,85 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX files with the standard ``DeformConv`` operator.
+"""ONNX files of whole networks, whose deformable layers are the standard ``DeformConv``.
 
-MindSpore writes a custom operator as a node of the name that it is registered under, without
-attributes. For an export the forward operator is therefore registered under names that hold them;
-the nodes are then rewritten.
+MindSpore compiles the network; its graph is read from MindIR and translated node by node, so that
+its own ONNX exporter, which knows few operators, takes no part.
 """
 
 from __future__ import annotations
 
+import inspect
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import mindspore as ms
-from mindspore import Tensor, get_current_device, nn, ops
+from mindspore import Tensor, get_current_device, nn
 
-from ms_deform.backends import aot, forced_backend
-from ms_deform.backends.interface import Call
-from ms_deform.geometry import Geometry
+from ms_deform.backends import forced_backend
+from ms_deform.export.tracing import inference, trace
 from ms_deform.hints import check_inputs
 from ms_deform.install.library import LIBRARY_TARGETS
 
 if TYPE_CHECKING:
     import onnx
 
+    from ms_deform.export.translation import Translation
+
 OPSETS = (19, 22)  # those that define DeformConv
-_PREFIX = "MsDeformForward"
-# While the other nodes are brought to the new opset, these must not be taken for standard ones.
-_DOMAIN = "ms_deform"
-
-
-class _DeformConv(NamedTuple):
-    """The attributes of ONNX's operator, and which of its optional inputs are there."""
-
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]  # top, left, bottom, right
-    dilations: tuple[int, int]
-    kernel_shape: tuple[int, int]
-    group: int
-    offset_group: int
-    use_mask: bool
-    use_bias: bool
-
-
-def operator_name(geometry: Geometry) -> str:
-    """The name for the forward operator of a call, from which its node is made."""
-    attributes = geometry.attributes
-    top, bottom, left, right = attributes.padding
-    numbers = (
-        *attributes.stride,
-        *(top, left, bottom, right),
-        *attributes.dilation,
-        *geometry.kernel_size,
-        geometry.groups,
-        geometry.offset_groups,
-        int(attributes.use_mask),
-        int(attributes.use_bias),
-    )
-    return "_".join(map(str, (_PREFIX, *numbers)))
-
-
-class _StandIns:
-    """The backend of an export: the operator of "aot", under names that hold the geometry."""
-
-    obstacle = staticmethod(aot.obstacle)
-
-    @staticmethod
-    def prepare(call: Call) -> tuple[ops.Custom, Tensor]:
-        return aot.prepare(call, operator_name(call.geometry))
-
-    run = staticmethod(aot.run)
 
 
 def export_onnx(
-    net: nn.Cell, *inputs: Tensor, file_name: str | Path, opset_version: int = 19
+    net: nn.Cell,
+    *inputs: Tensor,
+    file_name: str | Path,
+    opset_version: int = 19,
+    dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
 ) -> str:
     """
     Writes a network as an ONNX file whose deformable layers are the standard ``DeformConv``.
 
-    Needs the package onnx: ``pip install "onnx>=1.17,<2" "numpy>=1.25,<2"``. What else the network
-    holds must be among the operators that ``mindspore.export`` knows for ONNX. onnxruntime runs
-    ``DeformConv`` from version 1.25 on.
+    Needs the package onnx: ``pip install "onnx>=1.17,<2" "numpy>=1.25,<2"``. onnxruntime runs
+    ``DeformConv`` from version 1.25 on. The inputs of the file have the names of the arguments of
+    `construct`, its outputs are "output", or "output_0" and so on.
+
+    Note:
+        With `dynamic_axes` the network is also compiled at other sizes, two to five times those of
+        `inputs`, which should not be smaller than all strides of the network together. What a layer
+        takes from a size must follow from the sizes of tensors in the same way at all of them, or
+        the layer is named in an error.
 
     Args:
         net (Cell): The network. It is exported as for inference.
@@ -87,6 +54,9 @@ def export_onnx(
         file_name (Union[str, Path]): The file; ".onnx" is added where it is missing.
         opset_version (int, optional): 19 or 22, the versions of ONNX's operators that define
             ``DeformConv``. Default: ``19`` .
+        dynamic_axes (dict[str, dict[int, str]], optional): The axes of inputs whose sizes the file
+            leaves free, with a name for each; axes of one name have the same size. For example
+            ``{"x": {0: "batch", 2: "height", 3: "width"}}``. Default: ``None`` , no axis.
 
     Returns:
         str, the path of the file.
@@ -95,8 +65,9 @@ def export_onnx(
         ImportError: If the package onnx is missing.
         TypeError: If an input is not a Tensor.
         ValueError: If `opset_version` is neither 19 nor 22.
-        RuntimeError: If the network holds an operator that ONNX does not have, or the device target
-            is Ascend.
+        ValueError: If `dynamic_axes` names an input or an axis that there is not.
+        RuntimeError: If the network holds what cannot be written as ONNX, with all of it in the
+            message, or the device target is Ascend. No file is written then.
 
     Supported Platforms:
         ``CPU`` ``GPU``
@@ -131,90 +102,72 @@ def export_onnx(
         )
     path = Path(file_name)
     path = path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
-    with forced_backend(net, _StandIns):
-        ms.export(net, *inputs, file_name=str(path), file_format="ONNX")
-    written = onnx.load(str(path))
-    path.unlink()  # until it is a standard one
-    model = _standard(written, opset_version)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(path))
+    model = _model(net, inputs, opset_version, dynamic_axes or {})
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise RuntimeError(
+            f"export_onnx: opset {opset_version} does not have this; take float32, or for bfloat16 "
+            f"opset_version=22: {error}"
+        ) from error
+    _write(path, model.SerializeToString())
     return str(path)
 
 
-def _standard(model: onnx.ModelProto, opset_version: int) -> onnx.ModelProto:
-    """The model in the wanted opset, with DeformConv for the stand-ins."""
-    from onnx import helper, version_converter
-
-    stand_ins = [node for node in model.graph.node if node.op_type.startswith(f"{_PREFIX}_")]
-    for node in stand_ins:
-        node.domain = _DOMAIN
-    if stand_ins:
-        model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-    try:
-        model = version_converter.convert_version(model, opset_version)
-    except RuntimeError as error:
-        raise RuntimeError(f"export_onnx: the network cannot be written as ONNX: {error}") from None
-    for position, node in enumerate(model.graph.node):
-        if node.op_type in ("Conv", "ConvTranspose"):
-            _mend_convolution(node)
-        if node.domain == _DOMAIN:
-            model.graph.node[position].CopyFrom(_deform_conv(node))
-    used = {name for node in model.graph.node for name in node.input}
-    for initializer in [item for item in model.graph.initializer if item.name not in used]:
-        model.graph.initializer.remove(initializer)  # what stood for an absent mask or bias
-    del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid("", opset_version))
-    model.ir_version = max(
-        model.ir_version, helper.find_min_ir_version_for(list(model.opset_import))
-    )
-    return model
-
-
-def _deform_conv(stand_in: onnx.NodeProto) -> onnx.NodeProto:
-    """The standard node; both offsets are [N, offset group, tap, (y, x)], and both masks alike."""
+def _model(
+    net: nn.Cell,
+    inputs: tuple[Tensor, ...],
+    opset_version: int,
+    dynamic_axes: Mapping[str, Mapping[int, str]],
+) -> onnx.ModelProto:
+    # These need the package onnx.
     from onnx import helper
 
-    call = _read_name(stand_in.op_type)
-    input, offset, mask, weight, bias = stand_in.input
-    inputs = [input, weight, offset, bias if call.use_bias else "", mask if call.use_mask else ""]
-    while not inputs[-1]:
-        inputs.pop()
-    attributes = call._asdict()
-    del attributes["use_mask"], attributes["use_bias"]
-    return helper.make_node(
-        "DeformConv", inputs, list(stand_in.output), stand_in.name, **attributes
+    from ms_deform.export.free_sizes import FreeAxes, translate_for_all_sizes
+    from ms_deform.export.translation import CannotTranslate, add_parameters, translate
+
+    names = _input_names(net, len(inputs))
+    free = FreeAxes(names, inputs, dynamic_axes)
+
+    def translated(inputs: tuple[Tensor, ...]) -> Translation:
+        return translate(trace(net, inputs), names, opset_version, bool(free.sizes))
+
+    try:
+        with inference(net), forced_backend(net, "aot"):
+            translation = (
+                translate_for_all_sizes(free, translated) if free.sizes else translated(inputs)
+            )
+        graph = add_parameters(translation, net.parameters_dict())
+    except CannotTranslate as error:
+        raise RuntimeError(
+            f"export_onnx: the network cannot be written as ONNX:\n{error}"
+        ) from None
+    opset_imports = [helper.make_opsetid("", opset_version)]
+    return helper.make_model(
+        graph,
+        opset_imports=opset_imports,
+        ir_version=helper.find_min_ir_version_for(opset_imports),
+        producer_name="ms_deform",
     )
 
 
-def _mend_convolution(node: onnx.NodeProto) -> None:
-    """Sets right what MindSpore, 2.7 to 2.10, writes in another form than ONNX reads.
-
-    Its pads are top, bottom, left, right, where ONNX has all begins first. Its output_shape has all
-    four dimensions, where ONNX has height and width; with it ONNX reads no pads and shares them
-    evenly, so that it must go where they differ.
-    """
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    symmetric = True
-    if "pads" in attributes:
-        top, bottom, left, right = attributes["pads"].ints
-        attributes["pads"].ints[:] = (top, left, bottom, right)
-        symmetric = (top, left) == (bottom, right)
-    if "output_shape" in attributes:
-        if symmetric:
-            attributes["output_shape"].ints[:] = attributes["output_shape"].ints[2:]
+def _input_names(net: nn.Cell, count: int) -> list[str]:
+    """The names of construct's arguments, numbered where it takes any number of them."""
+    names = []
+    for parameter in inspect.signature(net.construct).parameters.values():
+        if parameter.kind == parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}_{i}" for i in range(count - len(names))]
         else:
-            node.attribute.remove(attributes["output_shape"])
+            names.append(parameter.name)
+    return names[:count]
 
 
-def _read_name(name: str) -> _DeformConv:
-    numbers = [int(number) for number in name.split("_")[1:]]
-    return _DeformConv(
-        strides=tuple(numbers[0:2]),
-        pads=tuple(numbers[2:6]),
-        dilations=tuple(numbers[6:8]),
-        kernel_shape=tuple(numbers[8:10]),
-        group=numbers[10],
-        offset_group=numbers[11],
-        use_mask=bool(numbers[12]),
-        use_bias=bool(numbers[13]),
-    )
+def _write(path: Path, content: bytes) -> None:
+    """All of it or nothing: a file that is there stays until the new one is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        whole.write_bytes(content)
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
