@@ -109,7 +109,7 @@ def test_threads_meet_however_the_emulation_is_compiled(tmp_path: Path, optimisa
 @pytest.mark.long
 def test_random_and_hostile_calls_are_clean_under_sanitizers(tmp_path: Path) -> None:
     library = build_emulated(tmp_path, SANITIZERS)
-    done = Driver(build_driver(tmp_path, library, SANITIZERS)).run("sweep", 7, 12)
+    done = Driver(build_driver(tmp_path, library, SANITIZERS)).run("sweep", 7, 8)
     assert (done.returncode, done.stderr) == (0, "")
 
 

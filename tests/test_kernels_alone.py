@@ -30,7 +30,7 @@ REFUSED = {**INVALID_SHAPES, **PLAIN_MISTAKES, **NEAR_MISSES}
 def test_random_and_hostile_calls_are_clean_under_sanitizers(tmp_path):
     driver = Driver(build_driver(tmp_path, flags=SANITIZERS))
     for isa in isas_here():
-        done = replace(driver, isa=isa).run("sweep", 7, 500)
+        done = replace(driver, isa=isa).run("sweep", 7, 250)
         assert (done.returncode, done.stderr) == (0, ""), isa
 
 
