@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ms_deform import doctor
-from ms_deform.arguments import integers
+from ms_deform.arguments import call, integers, numbers
 from ms_deform.ascend_report import Layer
 from ms_deform.install import aicpu_install, aicpu_package, aicpu_sdk, builder, library
 from ms_deform.port import commands as port
@@ -172,7 +172,7 @@ def _add_viz(commands: argparse._SubParsersAction) -> None:
     for name in ("--mean", "--std"):
         viz.add_argument(
             name,
-            type=_numbers,
+            type=numbers,
             metavar="R,G,B",
             help="input = (image - mean) / std, the image in 0 to 1",
         )
@@ -189,22 +189,11 @@ def _add_viz(commands: argparse._SubParsersAction) -> None:
     )
     viz.add_argument(
         "--call",
-        type=_call,
+        type=call,
         default=-1,
         metavar="N",
         help="which call of a layer that is called several times, from 0, or all (default: last)",
     )
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(",")))
-
-
-def _call(text: str) -> int | str:
-    return text if text == "all" else int(text)
-
-
-_numbers.__name__, _call.__name__ = "numbers with commas", "number or 'all'"
 
 
 def _viz(options: argparse.Namespace) -> int:

@@ -30,3 +30,16 @@ def number(kind: type, least: int) -> Callable[[str], float]:
 
     parse.__name__ = f"{kind.__name__} from {least} on"
     return parse
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Of "0.5,0.5,0.5": any number of them."""
+    return tuple(map(float, text.split(",")))
+
+
+def call(text: str) -> int | str:
+    """Of a layer that is called several times: which one, or all."""
+    return text if text == "all" else int(text)
+
+
+numbers.__name__, call.__name__ = "numbers with commas", "number or 'all'"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a kernel failed."""
+"""Why something failed."""
 
 from __future__ import annotations
 
@@ -42,3 +42,8 @@ def last_error() -> str | None:
     if target is None:
         return None
     return library_function(target, "last_error", ctypes.c_char_p)().decode() or None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message that says something."""
+    return next((line for line in str(error).splitlines() if line.strip(" -")), "no message")

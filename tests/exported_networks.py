@@ -10,11 +10,10 @@ from mindspore import nn, ops
 from ms_deform import (
     DCNv2Pack,
     DeformConv2d,
-    ModulatedDeformConv2dPack,
     SecondOrderDeformableAlignment,
 )
 from networks import random_array
-from ported_networks import conv
+from ported_networks import Bottleneck, conv
 
 
 def resize(x, size, align_corners: bool = False):
@@ -184,34 +183,6 @@ class FlowGuidedAlignment(nn.Cell):
         return feature[:, :8] + self.backbone(feature) + initial
 
 
-class Bottleneck(nn.Cell):
-    def __init__(self, inputs: int, width: int, stride: int, deformable: bool) -> None:
-        super().__init__()
-        outputs = 4 * width
-        self.conv1 = conv(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = (
-            ModulatedDeformConv2dPack(width, width, 3, stride, 1, deform_groups=2, bias=False)
-            if deformable
-            else conv(width, width, 3, stride, bias=False)
-        )
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = conv(width, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU()
-        self.downsample = None
-        if stride > 1 or inputs != outputs:
-            self.downsample = nn.SequentialCell(
-                conv(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def construct(self, x):
-        identity = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + identity)
-
-
 class ResNetDCN(nn.Cell):
     """ResNet-50's stages, deformable from the second on, with fewer blocks and channels."""
 
@@ -229,7 +200,7 @@ class ResNetDCN(nn.Cell):
         blocks = []
         for block in range(count):
             stride = 2 if index > 0 and block == 0 else 1
-            blocks.append(Bottleneck(self.channels, width, stride, index > 0))
+            blocks.append(Bottleneck(self.channels, width, stride, index > 0, 4, block == 0))
             self.channels = 4 * width
         return nn.SequentialCell(*blocks)
 

@@ -15,9 +15,17 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool
 
 
 class Bottleneck(nn.Cell):
-    def __init__(self, inputs: int, width: int, stride: int, deformable: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        deformable: bool,
+        expansion: int = 2,
+        project: bool = True,
+    ) -> None:
         super().__init__()
-        outputs = 2 * width
+        outputs = expansion * width
         self.conv1 = conv(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = (
@@ -28,8 +36,10 @@ class Bottleneck(nn.Cell):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv(width, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = nn.SequentialCell(
-            conv(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+        self.downsample = (
+            nn.SequentialCell(conv(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            if project
+            else nn.Identity()
         )
 
     def construct(self, x):

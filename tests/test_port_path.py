@@ -17,6 +17,7 @@ from onnx_files import assert_all_close, outputs_of, run
 
 WHY = "needs torch, torchvision, onnx and onnxruntime: pip install '.[parity,onnx]'"
 torch = pytest.importorskip("torch", reason=WHY)
+torch_networks = pytest.importorskip("torch_networks", reason=WHY)
 torch_video_networks = pytest.importorskip("torch_video_networks", reason=WHY)
 for package in ("onnx", "onnxruntime"):
     pytest.importorskip(package, reason=WHY)
@@ -28,15 +29,9 @@ pytestmark = [
 
 
 def save_checkpoint(network: str) -> None:
-    """With batch statistics and offsets that are not those of a fresh network."""
     torch.manual_seed(0)
     net = getattr(torch_video_networks, network)()
-    with torch.no_grad():
-        for key, tensor in net.state_dict().items():
-            if "conv_offset" in key:
-                tensor.copy_(torch.randn(tensor.shape) / 30)
-            elif "running" in key:
-                tensor.copy_(torch.rand(tensor.shape) + 0.5)
+    torch_networks.leave_initial_values(net)
     torch.save({"params": net.state_dict()}, "net.pth")
 
 

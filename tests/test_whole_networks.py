@@ -46,16 +46,9 @@ def name(request) -> str:
 
 @pytest.fixture
 def original(name) -> torch.nn.Module:
-    """With batch statistics and offsets that are not those of a fresh network."""
     torch.manual_seed(0)
     net = torch_networks.NETWORKS[name]()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for key, tensor in net.state_dict().items():
-            if "conv_offset" in key and tensor.abs().max() == 0:
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) / 30)
-            elif "running" in key:
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    torch_networks.leave_initial_values(net)
     return net
 
 

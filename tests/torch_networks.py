@@ -15,10 +15,29 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
 
 
+def leave_initial_values(net: nn.Module) -> None:
+    """Batch statistics, and offsets, that are not those of a fresh network."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for key, tensor in net.state_dict().items():
+            if "conv_offset" in key and tensor.abs().max() == 0:
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) / 30)
+            elif "running" in key:
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+
+
 class Bottleneck(nn.Module):
-    def __init__(self, inputs: int, width: int, stride: int, deformable: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        deformable: bool,
+        expansion: int = 2,
+        project: bool = True,
+    ) -> None:
         super().__init__()
-        outputs = 2 * width
+        outputs = expansion * width
         self.conv1 = conv(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = (
@@ -29,8 +48,10 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv(width, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = nn.Sequential(
-            conv(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+        self.downsample = (
+            nn.Sequential(conv(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            if project
+            else nn.Identity()
         )
 
     def forward(self, x):

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from torch_layers import DCNv2Pack, ModulatedDeformConv2dPack, SecondOrderDeformableAlignment
-from torch_networks import conv
+from torch_layers import DCNv2Pack, SecondOrderDeformableAlignment
+from torch_networks import Bottleneck, conv
 
 
 def twice(x):
@@ -160,32 +160,6 @@ class FlowGuidedAlignment(nn.Module):
         return feature[:, :8] + self.backbone(feature)
 
 
-class Bottleneck(nn.Module):
-    def __init__(self, inputs: int, width: int, stride: int, deformable: bool) -> None:
-        super().__init__()
-        outputs = 4 * width
-        self.conv1 = conv(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = (
-            ModulatedDeformConv2dPack(width, width, 3, stride, 1, deform_groups=2, bias=False)
-            if deformable
-            else conv(width, width, 3, stride, bias=False)
-        )
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = conv(width, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = nn.Identity()
-        if stride > 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                conv(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x):
-        y = torch.relu(self.bn1(self.conv1(x)))
-        y = torch.relu(self.bn2(self.conv2(y)))
-        return torch.relu(self.bn3(self.conv3(y)) + self.downsample(x))
-
-
 class ResNetDCN(nn.Module):
     def __init__(self, width: int = 4, blocks: tuple[int, ...] = (1, 2, 1, 1)) -> None:
         super().__init__()
@@ -201,7 +175,7 @@ class ResNetDCN(nn.Module):
         blocks = []
         for block in range(count):
             stride = 2 if index > 0 and block == 0 else 1
-            blocks.append(Bottleneck(self.channels, width, stride, index > 0))
+            blocks.append(Bottleneck(self.channels, width, stride, index > 0, 4, block == 0))
             self.channels = 4 * width
         return nn.Sequential(*blocks)
 

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import mindspore as ms
 
+from ms_deform.errors import first_line
 from ms_deform.port import PortError
 
 _FORMS = (
@@ -52,7 +53,7 @@ def _parse_call(name: str, call: str) -> tuple[str, list, dict]:
         keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in named}
         arguments = [ast.literal_eval(argument) for argument in given]
     except (SyntaxError, ValueError) as error:
-        raise PortError(f"no factory {name!r} ({_message(error)}); {_FORMS}") from error
+        raise PortError(f"no factory {name!r} ({first_line(error)}); {_FORMS}") from error
     if not isinstance(function, ast.Name) or None in keywords:
         raise PortError(f"no factory {name!r}; {_FORMS}")
     return function.id, arguments, keywords
@@ -69,7 +70,7 @@ def _import(name: str, source: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # a script may end so
         absent = isinstance(error, ModuleNotFoundError) and error.name
         if not is_file and f"{source}.".startswith(f"{absent}."):
-            raise PortError(f"no factory {name!r} ({_message(error)}); {_FORMS}") from error
+            raise PortError(f"no factory {name!r} ({first_line(error)}); {_FORMS}") from error
         raise PortError(
             f"{source} cannot be imported, mend it there: {reason_of(error)}"
         ) from error
@@ -127,9 +128,4 @@ def reason_of(error: BaseException) -> str:
         if not frame.filename.startswith(libraries)
     ]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {_message(error)}{place}"
-
-
-def _message(error: BaseException) -> str:
-    """The first line of a message that says something."""
-    return next((line for line in str(error).splitlines() if line.strip(" -")), "no message")
+    return f"{type(error).__name__}: {first_line(error)}{place}"

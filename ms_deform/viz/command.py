@@ -11,6 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from ms_deform.errors import first_line
 from ms_deform.viz.layers import plot_layers
 from ms_deform.viz.panels import new_figure
 from ms_deform.viz.records import Record, record_offsets
@@ -145,7 +146,7 @@ def _read_checkpoint(path: Path) -> dict[str, ms.Parameter]:
     except Exception as error:  # a damaged file can fail anywhere
         raise PictureError(
             f"{path} cannot be read as a checkpoint: save it again with mindspore.save_checkpoint "
-            f"({_message(error)})"
+            f"({first_line(error)})"
         ) from error
 
 
@@ -168,7 +169,7 @@ def _record(net: nn.Cell, input: Tensor, layers: Sequence[str] | None) -> Record
         except Exception as error:  # whatever the network's code raises
             raise PictureError(
                 f"the network fails on an input of shape {input.shape}: {type(error).__name__}: "
-                f"{_message(error)}; --size and --gray change the shape, and "
+                f"{first_line(error)}; --size and --gray change the shape, and "
                 "ms_deform.record_offsets takes networks with other inputs"
             ) from error
     return {name: calls for name, calls in records.items() if not layers or name in layers}
@@ -184,8 +185,3 @@ def _output_file(output: str) -> Path:
 def _rule(error: ValueError) -> str:
     """What a function's error says, without the function's name."""
     return str(error).partition(": ")[2]
-
-
-def _message(error: BaseException) -> str:
-    """The first line of a message that says something."""
-    return next((line for line in str(error).splitlines() if line.strip(" -")), "no message")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.rows import Row
 from ms_deform.install.builder import find_compiler, kernel_sources
 from ms_deform.install.library import ABI, read_info
 
@@ -19,6 +20,21 @@ GRADIENT_FUNCTIONS = {
     "MsDeformGradWeight": ("weight",),
     "MsDeformGradBias": ("bias",),
 }
+
+
+def functions_of(training: bool) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The functions of a pass: their inputs, and what their outputs have the shapes of."""
+    inputs = ("input", "offset", "mask", "weight")
+    functions = {"MsDeformForward": ((*inputs, "bias"), ("grad_output",))}
+    if training:
+        for name, results in GRADIENT_FUNCTIONS.items():
+            functions[name] = ((*inputs, "grad_output"), results)
+    return functions
+
+
+def constants_of(row: Row) -> list[int]:
+    """What a call of `AotLibrary` takes."""
+    return [*(row.s,) * 2, *(row.padding,) * 4, 1, 1, True, True, False]
 
 
 class AotLibrary:

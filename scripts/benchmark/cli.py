@@ -166,9 +166,17 @@ def cpu_model() -> str:
     return found[1] if found else platform.machine()
 
 
+def present_peers(arguments: argparse.Namespace, report: Report) -> list[str]:
+    return [name for name in arguments.peers if name not in report["missing"]]
+
+
+def rows_and_passes(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    return [(name, kind) for name in arguments.rows for kind in arguments.passes]
+
+
 def time_rows(arguments: argparse.Namespace, report: Report) -> None:
-    peers = [name for name in arguments.peers if name not in report["missing"]]
-    passes = [(name, kind) for name in arguments.rows for kind in arguments.passes]
+    peers = present_peers(arguments, report)
+    passes = rows_and_passes(arguments)
     roof = make_roof(arguments)
     report["roof"] = roof.name
     table = Table(arguments.rows, peers, roof.name)
@@ -246,7 +254,7 @@ def measure_memory(call: Call, sides: list[str]) -> Report:
 def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
     """Cost per operation along each axis: a flat line is perfect scaling."""
     name, row = next(iter(arguments.rows.items()))
-    peers = [peer for peer in arguments.peers if peer not in report["missing"]]
+    peers = present_peers(arguments, report)
     axes = AXES if arguments.scaling == ALL_AXES else (arguments.scaling,)
     points = [point for axis in axes for point in scaling_points(axis, row, arguments.threads)]
     report["scaling"] = []
@@ -279,7 +287,7 @@ def time_scaling(arguments: argparse.Namespace, report: Report) -> None:
 
 def predict_scaling(arguments: argparse.Namespace, report: Report) -> None:
     """Our speed-up on more threads than there are here, and on those that there are."""
-    calls = [(name, kind) for name in arguments.rows for kind in arguments.passes]
+    calls = rows_and_passes(arguments)
     here = many_threads.threads_here()
     report["prediction"] = []
     print(prediction_header(many_threads.THREADS, here), flush=True)
@@ -303,8 +311,8 @@ def predict_scaling(arguments: argparse.Namespace, report: Report) -> None:
 
 
 def time_beside_others(arguments: argparse.Namespace, report: Report) -> None:
-    calls = [(name, kind) for name in arguments.rows for kind in arguments.passes]
-    peers = [name for name in arguments.peers if name not in report["missing"]]
+    calls = rows_and_passes(arguments)
+    peers = present_peers(arguments, report)
     report["busy"] = []
     print(busy_header(arguments.busy), flush=True)
     for name, kind in tqdm(calls, unit="row", disable=None):

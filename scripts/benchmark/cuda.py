@@ -8,7 +8,7 @@ calls it, so that no MindSpore for GPUs is needed.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmark import peers
-from benchmark.aot_library import GRADIENT_FUNCTIONS, AotLibrary
+from benchmark.aot_library import AotLibrary, constants_of, functions_of
 from benchmark.roof import Rates
 from benchmark.side import Call, Side
 from ms_deform.install.library import find_library
@@ -71,29 +71,26 @@ class MsDeform(OnGpu):
     def __init__(self, call: Call) -> None:
         import torch
 
-        row = call.row
         dtype = getattr(torch, call.dtype)
         arrays = call.arrays._asdict()
         self.tensors = {
             name: torch.from_numpy(array).to(call.device, dtype) for name, array in arrays.items()
         }
         self.call = call
-        self.constants = [*(row.s,) * 2, *(row.padding,) * 4, 1, 1, True, True, False]
+        self.constants = constants_of(call.row)
         self.library = _library()
 
     def __call__(self) -> None:
-        self.outputs = self._queue("MsDeformForward", "bias", ["grad_output"])
-        if self.call.training:
-            gradients = {}
-            for function, names in GRADIENT_FUNCTIONS.items():
-                gradients.update(zip(names, self._queue(function, "grad_output", names)))
-            order = ("input", "offset", "weight", "bias", "mask")
-            self.outputs += [gradients[name] for name in order]
+        found = {}
+        for function, (inputs, results) in functions_of(self.call.training).items():
+            found.update(zip(results, self._queue(function, inputs, results)))
+        order = ("grad_output", "input", "offset", "weight", "bias", "mask")
+        self.outputs = [found[name] for name in order if name in found]
 
-    def _queue(self, function: str, last: str, results: list[str]) -> list:
+    def _queue(self, function: str, names: Sequence[str], results: Sequence[str]) -> list:
         import torch
 
-        inputs = [self.tensors[name] for name in ("input", "offset", "mask", "weight", last)]
+        inputs = [self.tensors[name] for name in names]
         outputs = [torch.empty_like(self.tensors[name]) for name in results]
         tensors = [*inputs, *outputs]
         self.library(

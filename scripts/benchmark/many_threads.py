@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmark.aot_library import GRADIENT_FUNCTIONS, AotLibrary
+from benchmark.aot_library import AotLibrary, constants_of, functions_of
 from benchmark.side import Call
 from ms_deform.install.builder import build
 from ms_deform.install.library import find_library
@@ -56,18 +56,16 @@ class KernelCall:
     """The functions of a call on arrays of its dtype, by any library."""
 
     def __init__(self, call: Call) -> None:
-        row = call.row
         arrays = {name: _stored(a, call.dtype) for name, a in call.arrays._asdict().items()}
         self.dtype = call.dtype
-        self.constants = [*(row.s,) * 2, *(row.padding,) * 4, 1, 1, True, True, False]
-        wanted = {"MsDeformForward": ("bias", ("grad_output",))}
-        if call.training:
-            wanted.update({name: ("grad_output", of) for name, of in GRADIENT_FUNCTIONS.items()})
-        self.arrays = {}
-        for function, (last, results) in wanted.items():
-            inputs = [arrays[name] for name in ("input", "offset", "mask", "weight", last)]
-            outputs = [np.zeros_like(arrays[name]) for name in results]
-            self.arrays[function] = [*inputs, *outputs]
+        self.constants = constants_of(call.row)
+        self.arrays = {
+            function: [
+                *(arrays[name] for name in inputs),
+                *(np.zeros_like(arrays[name]) for name in results),
+            ]
+            for function, (inputs, results) in functions_of(call.training).items()
+        }
 
     def run(self) -> None:
         """All functions, of the library in use."""

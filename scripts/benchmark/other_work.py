@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from benchmark.many_threads import KernelCall, set_threads
 from benchmark.measure import Contest, turn
 from benchmark.side import OURS, Call, Side
 
@@ -23,8 +24,6 @@ class Kernels(Side):
     trains = True
 
     def __init__(self, call: Call) -> None:
-        from benchmark.many_threads import KernelCall, set_threads
-
         self.call = KernelCall(call)
         set_threads(call.threads)
 

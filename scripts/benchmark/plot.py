@@ -19,11 +19,13 @@ COLOURS = {name: f"C{index}" for index, name in enumerate((*SIDES["cpu"], *PASSE
 
 
 def draw(report: Report, path: Path) -> None:
+    statistic = "median"
     if "prediction" in report:
-        figure = draw_prediction(report)
+        figure, statistic = draw_prediction(report), "least"
+    elif "scaling" in report:
+        figure = draw_scaling(report)
     else:
-        figure = draw_scaling(report) if "scaling" in report else draw_rows(report)
-    statistic = "least" if "prediction" in report else "median"
+        figure = draw_rows(report)
     run = f"{report['dtype']}, {statistic} of {report['rounds']} rounds, {report['date'][:10]}"
     figure.supxlabel(f"{machine_name(report)}, {run}", fontsize=9, color="0.4")
     figure.savefig(path, dpi=110)
