@@ -25,7 +25,7 @@ from benchmark.aot_library import AotLibrary
 from element_types import held_in, rounded
 from geometries import Geometry
 from kernel_driver import CROSS, Driver, missing_tools
-from ms_deform.install.builder import CPU_INSTRUCTION_SETS
+from ms_deform.install.builder import CPU_INSTRUCTION_SETS, build
 from ms_deform.install.library import find_library, loaded_isa
 from reference import Gradients
 from tolerances import assert_close, assert_gradients_close
@@ -101,6 +101,19 @@ def cpu_targets() -> list[Any]:
 def native_kernels(isa: str) -> Kernels:
     library, _ = _copy(isa)
     return Kernels(AotCaller(AotLibrary(library, Path(_copies.name)), HostMemory()).solve)
+
+
+def kernels_of_wide_vectors(folder: Path) -> Kernels:
+    """Those of AVX-512 without its instructions: the compiler makes its vectors of smaller ones."""
+    isas = CPU_INSTRUCTION_SETS[platform.machine()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            CPU_INSTRUCTION_SETS,
+            platform.machine(),
+            {list(isas)[-1]: "-D__AVX512F__ -Wno-psabi"},
+        )
+        library = build("cpu", directory=folder, extra_flags=("-O1",))
+    return Kernels(AotCaller(AotLibrary(library, folder), HostMemory()).solve)
 
 
 def cuda_kernels(library: Path) -> Kernels:

@@ -9,7 +9,7 @@ import pytest
 
 from element_types import ELEMENT_BYTES
 from geometries import Geometry
-from kernels import Answer, Kernels, Problem, by_reference, problem_of
+from kernels import Answer, Kernels, Problem, by_reference, kernels_of_wide_vectors, problem_of
 
 
 def plane(width: int) -> Geometry:
@@ -85,3 +85,15 @@ def test_output_and_gradients_around_every_block_size(
 ) -> None:
     (actual,) = cpu_kernels.solve([problem(name, dtype)], dtype)
     cpu_kernels.assert_right(actual, expected(name, dtype), dtype)
+
+
+@pytest.fixture(scope="module")
+def wide_vectors(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    return kernels_of_wide_vectors(tmp_path_factory.mktemp("wide_vectors"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name, dtype", CASES)
+def test_the_blocks_of_avx512_on_any_machine(wide_vectors: Kernels, name: str, dtype: str) -> None:
+    (actual,) = wide_vectors.solve([problem(name, dtype)], dtype)
+    wide_vectors.assert_right(actual, expected(name, dtype), dtype)
