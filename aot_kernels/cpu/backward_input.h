@@ -27,6 +27,8 @@ namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
 constexpr int64_t kWaveBytes = 54 << 20;
+// Tiles, at least, where pixels allow: there are units of work for more threads.
+constexpr int64_t kTiles = 32;
 // Bands of all blocks, at least, as far as kMostBands can make them.
 constexpr int64_t kBands = 8;
 constexpr int64_t kMostBands = 2;
@@ -44,6 +46,7 @@ class BackwardInput {
       : call_(call),
         g_(call.geometry),
         threads_(ChooseThreads(MultiplyAdds(g_))),
+        tiles_(g_, kTiles),
         blocks_(g_),
         loader_(g_, call.dtype, call.inputs.input, blocks_),
         plan_(g_, call.dtype, call.inputs),
@@ -157,7 +160,7 @@ class BackwardInput {
   Band BandAt(const Wave& wave, int64_t index) const {
     const Item item = ItemAt(wave, wave.first + index / bands_);
     const int64_t band = index % bands_;
-    const int64_t tiles = TilesPerImage(g_);
+    const int64_t tiles = tiles_.per_image();
     const int64_t first = band * tiles / bands_;
     return {item, item.grad_slabs + band * slab_size_, first, (band + 1) * tiles / bands_ - first};
   }
@@ -330,7 +333,7 @@ class BackwardInput {
 
   int64_t UnitsOfTile() const { return CeilDivide(g_.taps, kUnitTaps); }
   // Of the longest band.
-  int64_t StepsOfBand() const { return CeilDivide(TilesPerImage(g_), bands_) * UnitsOfTile(); }
+  int64_t StepsOfBand() const { return CeilDivide(tiles_.per_image(), bands_) * UnitsOfTile(); }
 
   // The memory of a unit; phases take turns with two halves of it.
   Unit UnitAt(int64_t phase, int64_t index) const {
@@ -426,12 +429,11 @@ class BackwardInput {
   }
 
   void SetTileOf(const Band& band, int64_t index, Tile* tile) const {
-    SetTile(g_, band.item.image * TilesPerImage(g_) + band.first_tile + index, tile);
+    tiles_.Set(band.item.image * tiles_.per_image() + band.first_tile + index, tile);
   }
 
   int64_t PixelsOfStep(const Band& band, int64_t step) const {
-    const int64_t tile = band.first_tile + step / UnitsOfTile();
-    return Minimum(TilePixels(g_), g_.out_pixels - tile * TilePixels(g_));
+    return tiles_.PixelsOf(band.first_tile + step / UnitsOfTile());
   }
 
   // grad_columns[tap, pixel, column] of some slices, with taps ColumnsSize() apart.
@@ -531,6 +533,7 @@ class BackwardInput {
   const BackwardInputCall& call_;
   const Geometry& g_;
   int threads_;
+  Tiles tiles_;
   ChannelBlocks<Real> blocks_;
   SlabLoader<Real> loader_;
   Plan<Real> plan_;

@@ -19,7 +19,7 @@ namespace MS_DEFORM_ISA {
 
 constexpr int64_t kSumBytes = 16 << 20;
 // Of a range, at least: adding its sums to the others takes as long as the products of two pixels.
-constexpr int64_t kLeastTiles = 8;
+constexpr int64_t kLeastTiles = 4;
 
 template <typename Real>
 class BackwardWeight {
@@ -30,14 +30,14 @@ class BackwardWeight {
         threads_(ChooseThreads(MultiplyAdds(g_))),
         blocks_(g_),
         images_(g_, blocks_, {g_, call.dtype, call.inputs.input, blocks_}),
-        tiles_(g_.batch * TilesPerImage(g_)),
+        tiles_(g_, 1),
         parts_(g_.group_out_channels, blocks_.count() * g_.taps),
         split_size_(blocks_.packed() * g_.taps * g_.group_out_channels),
         splits_(CountSplits()),
         sampler_(g_, {g_, call.dtype, call.inputs}, blocks_) {}
 
   void Run() {
-    if (tiles_ == 0) {
+    if (tiles_.count() == 0) {
       StoreZeros();
       return;
     }
@@ -73,7 +73,7 @@ class BackwardWeight {
   int64_t CountSplits() const {
     const int64_t pieces = blocks_.count() * g_.taps * parts_.count();
     const int64_t bytes = split_size_ * static_cast<int64_t>(sizeof(Real));
-    const int64_t most = Minimum(tiles_ / kLeastTiles, kSumBytes / Maximum(1, bytes));
+    const int64_t most = Minimum(tiles_.count() / kLeastTiles, kSumBytes / Maximum(1, bytes));
     return Maximum(1, Minimum(most, CeilDivide(kPieces, Maximum(1, pieces))));
   }
 
@@ -127,13 +127,13 @@ class BackwardWeight {
   // As much of a share as lies in the images from `image` to `image_end`.
   void RunShare(const Share& share, int64_t image, int64_t image_end, const Memory& memory) const {
     const ChannelBlock& block = share.block;
-    const int64_t tiles = TilesPerImage(g_);
-    const int64_t first = share.split * tiles_ / splits_;
-    const int64_t end = Minimum((share.split + 1) * tiles_ / splits_, image_end * tiles);
+    const int64_t tiles = tiles_.per_image();
+    const int64_t first = share.split * tiles_.count() / splits_;
+    const int64_t end = Minimum((share.split + 1) * tiles_.count() / splits_, image_end * tiles);
     const int64_t taps_end = share.taps.first + share.taps.taps;
     Tile tile;
     for (int64_t index = Maximum(first, image * tiles); index < end; ++index) {
-      SetTile(g_, index, &tile);
+      tiles_.Set(index, &tile);
       LoadGradOutput(call_, tile, block, share.outputs, memory.grad_output);
       for (int64_t tap = share.taps.first; tap < taps_end; tap += block.block_taps) {
         const TapRun run = {tap, Minimum(block.block_taps, taps_end - tap)};
@@ -213,7 +213,7 @@ class BackwardWeight {
   int threads_;
   ChannelBlocks<Real> blocks_;
   ImageSlabs<Real> images_;
-  int64_t tiles_;  // of all images
+  Tiles tiles_;
   OutputParts parts_;
   int64_t split_size_;  // elements of the sums of one split
   int64_t splits_;

@@ -12,6 +12,10 @@
 namespace ms_deform {
 namespace MS_DEFORM_ISA {
 
+// Of each thread, at least, where pixels allow: large tiles read the weights less often, small ones
+// make the threads end at one time. A pixel's sums are the same in any tile.
+constexpr int64_t kThreadTiles = 4;
+
 template <typename Real>
 class Forward {
  public:
@@ -19,11 +23,12 @@ class Forward {
       : call_(call),
         g_(call.geometry),
         threads_(ChooseThreads(MultiplyAdds(g_))),
+        tiles_(g_, threads_ * kThreadTiles),
         blocks_(g_),
         images_(g_, blocks_, {g_, call.dtype, call.inputs.input, blocks_}),
         member_outputs_(PaddedColumns<Real>(g_.group_out_channels)),
         most_members_(CeilDivide(blocks_.most_outputs(), Maximum(1, g_.group_out_channels))),
-        parts_(g_.group_out_channels, g_.batch * TilesPerImage(g_) * blocks_.chains()),
+        parts_(g_.group_out_channels, tiles_.count() * blocks_.chains()),
         sampler_(g_, {g_, call.dtype, call.inputs}, blocks_) {}
 
   void Run() {
@@ -38,7 +43,7 @@ class Forward {
         const int64_t end = Minimum(image + images_.capacity(), g_.batch);
         images_.Load(image, end, &worker);
         worker.Wait();
-        RunTiles(image * TilesPerImage(g_), end * TilesPerImage(g_), &worker);
+        RunTiles(image * tiles_.per_image(), end * tiles_.per_image(), &worker);
         worker.Wait();
       }
     });
@@ -138,7 +143,7 @@ class Forward {
   void RunTile(int64_t index, const PieceRun& pieces, const BlockSamples<Real>& samples,
                Real* sums) const {
     Tile tile;
-    SetTile(g_, index, &tile);
+    tiles_.Set(index, &tile);
     int64_t chain = 0;
     for (int64_t i = 0; i < blocks_.count(); ++i) {
       const ChannelBlock& block = blocks_[i];
@@ -208,6 +213,7 @@ class Forward {
   const ForwardCall& call_;
   const Geometry& g_;
   int threads_;
+  Tiles tiles_;
   ChannelBlocks<Real> blocks_;
   ImageSlabs<Real> images_;
   int64_t member_outputs_;  // of one group, padded
