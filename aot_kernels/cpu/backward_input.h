@@ -15,8 +15,8 @@
 // Scratch: for each block of a wave an image slab, `bands` gradient slabs and its share of the
 // point gradients (cpu/point_gradients.h), together at most kWaveBytes unless a single block needs
 // more; the packed weights; for each thread a tile's grad_output (kTilePixels x outputs) and its
-// columns of one tap and block, and for phases 2 * kThreadUnits units (kUnitTaps such columns and
-// their samples).
+// columns of a block (kColumnBytes), and for phases 2 * kThreadUnits units (the columns of
+// kUnitTaps taps and their samples).
 #ifndef MS_DEFORM_CPU_BACKWARD_INPUT_H_
 #define MS_DEFORM_CPU_BACKWARD_INPUT_H_
 
@@ -95,7 +95,7 @@ class BackwardInput {
   // What a thread works in.
   struct Memory {
     Real* grad_output;   // [output of the block's groups, kTilePixels]
-    Real* grad_columns;  // [pixel, column of the block]
+    Real* grad_columns;  // [tap of the block, pixel, column of the block]
   };
 
   // The blocks of images, numbered through, that are worked on at a time.
@@ -545,9 +545,9 @@ class BackwardInput {
   Real* grad_slabs_ = nullptr;      // [item of the wave, band], each as slabs_
   Real* weights_ = nullptr;         // [block, member, tap], each packed [output][column]
   Real* grad_outputs_ = nullptr;    // [thread], each [output of the block's groups, kTilePixels]
-  Real* grad_columns_ = nullptr;    // [thread], each [pixel, column of the block]
+  Real* grad_columns_ = nullptr;    // [thread], each [tap of the block, pixel, column]
   int64_t units_;                   // of a phase
-  Real* unit_columns_ = nullptr;    // [half, unit, tap of the unit], each as grad_columns_
+  Real* unit_columns_ = nullptr;    // [half, unit, tap of the unit], each [pixel, column]
   TapScatter* scatters_ = nullptr;  // [half, unit, tap of the unit, slice]
 };
 
