@@ -139,18 +139,12 @@ DType DTypeNamed(const std::string& name) {
   throw std::runtime_error("no such dtype: " + name);
 }
 
-size_t ElementBytes(DType dtype) {
-  size_t bytes = 0;
-  ms_deform::VisitType(dtype, [&](auto example) { bytes = sizeof(example); });
-  return bytes;
-}
-
 class Tensor {
  public:
   Tensor(const Shape& shape, const std::string& dtype)
       : shape_(shape),
         dtype_(DTypeNamed(dtype)),
-        bytes_(static_cast<size_t>(Count(shape)) * ElementBytes(dtype_)),
+        bytes_(static_cast<size_t>(Count(shape) * ms_deform::ElementBytes(dtype_))),
         // malloc and not a vector: the sanitizer then knows the exact end.
         data_(std::malloc(bytes_ > 0 ? bytes_ : 1), &std::free) {}
 

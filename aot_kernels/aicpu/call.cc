@@ -65,8 +65,6 @@ DType ReadDType(const aicpu::Tensor& input) {
   }
 }
 
-int64_t ElementBytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
-
 Attributes ReadAttributes(const aicpu::Tensor& tensor) {
   const Shape shape = ShapeOf(tensor, "geometry");
   if (tensor.GetDataType() != aicpu::DT_INT64 || shape != Shape{kGeometryElements}) {

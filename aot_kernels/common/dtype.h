@@ -59,6 +59,12 @@ static inline void VisitType(DType dtype, Visitor visit) {
   }
 }
 
+static inline int64_t ElementBytes(DType dtype) {
+  int64_t bytes = 0;
+  VisitType(dtype, [&](auto example) { bytes = sizeof(example); });
+  return bytes;
+}
+
 // The type that kernels compute in.
 template <typename Storage>
 struct ComputeOf {

@@ -156,12 +156,6 @@ static void LoadValues(DType dtype, const void* from, int64_t first, int64_t cou
   });
 }
 
-static inline int64_t ElementBytes(DType dtype) {
-  int64_t bytes = 0;
-  VisitType(dtype, [&](auto example) { bytes = sizeof(example); });
-  return bytes;
-}
-
 // Asks for values that will soon be loaded. GCC drops calls of functions that do nothing but
 // prefetch: they must be inlined.
 [[gnu::always_inline]] static inline void PrefetchValues(DType dtype, const void* from,
