@@ -135,8 +135,8 @@ class BackwardInput {
     points_.Place(wave_, placer);
     weights_ = placer->Place<Real>(blocks_.packed() * g_.taps * g_.group_out_channels);
     grad_outputs_ = placer->Place<Real>(threads_ * GradOutputSize());
-    grad_columns_ = placer->Place<Real>(threads_ * blocks_.most_taps() * ColumnsSize());
-    unit_columns_ = placer->Place<Real>(2 * units_ * kUnitTaps * ColumnsSize());
+    grad_columns_ = placer->Place<Real>(threads_ * blocks_.columns());
+    unit_columns_ = placer->Place<Real>(2 * units_ * UnitSize());
     scatters_ = placer->Place<TapScatter>(2 * units_ * kUnitTaps * blocks_.most_slices());
   }
 
@@ -147,7 +147,9 @@ class BackwardInput {
   }
 
   int64_t GradOutputSize() const { return blocks_.most_outputs() * kTilePixels; }
-  int64_t ColumnsSize() const { return kTilePixels * blocks_.widest(); }
+  // Of a tile and one tap.
+  static int64_t TapColumns(const ChannelBlock& block) { return kTilePixels * block.pitch; }
+  int64_t UnitSize() const { return kUnitTaps * kTilePixels * blocks_.widest(); }
 
   Item ItemAt(const Wave& wave, int64_t index) const {
     const int64_t slot = index - wave.first;
@@ -287,7 +289,7 @@ class BackwardInput {
 
   Memory MemoryOf(const Worker* worker) const {
     return {grad_outputs_ + worker->thread() * GradOutputSize(),
-            grad_columns_ + worker->thread() * blocks_.most_taps() * ColumnsSize()};
+            grad_columns_ + worker->thread() * blocks_.columns()};
   }
 
   void RunBand(const Band& band, const PieceRun& slices, const Memory& memory) const {
@@ -297,7 +299,7 @@ class BackwardInput {
       return;
     }
     // Columns without a channel stay 0.
-    FillZeros(memory.grad_columns, block.block_taps * ColumnsSize());
+    FillZeros(memory.grad_columns, block.block_taps * TapColumns(block));
     Tile tile;
     for (int64_t index = 0; index < band.tiles; ++index) {
       SetTileOf(band, index, &tile);
@@ -338,7 +340,7 @@ class BackwardInput {
   // The memory of a unit; phases take turns with two halves of it.
   Unit UnitAt(int64_t phase, int64_t index) const {
     const int64_t slot = phase % 2 * units_ + index;
-    return {unit_columns_ + slot * kUnitTaps * ColumnsSize(),
+    return {unit_columns_ + slot * UnitSize(),
             scatters_ + slot * kUnitTaps * blocks_.most_slices()};
   }
 
@@ -370,7 +372,7 @@ class BackwardInput {
     SetTileOf(band, step / UnitsOfTile(), &tile);
     LoadGradOutput(call_, tile, block, {0, g_.group_out_channels}, memory.grad_output);
     // Behind the last of several members are columns that no product writes.
-    FillZeros(unit.grad_columns, block.members > 1 ? run.taps * ColumnsSize() : 0);
+    FillZeros(unit.grad_columns, block.members > 1 ? run.taps * TapColumns(block) : 0);
     GradColumns(tile, block, slices, run, {memory.grad_output, unit.grad_columns});
     VisitSlices(tile, block, slices, run, unit.grad_columns,
                 [&](int64_t i, int64_t t, auto pitch, const Matrix<const Real>& columns) {
@@ -419,8 +421,9 @@ class BackwardInput {
         if (scatter.corners.first >= range.end || scatter.corners.end + slab_width <= range.first) {
           continue;
         }
-        const Matrix<const Real> columns = {unit.grad_columns + t * ColumnsSize() + slice.column,
-                                            block.pitch, PixelsOfStep(band, step), slice.pitch};
+        const Matrix<const Real> columns = {
+            unit.grad_columns + t * TapColumns(block) + slice.column, block.pitch,
+            PixelsOfStep(band, step), slice.pitch};
         WithPitch<Real>(slice.pitch, [&](auto pitch) {
           ScatterToRows<pitch>(scatter.samples, columns, grad_slab, slab_width, range);
         });
@@ -436,12 +439,12 @@ class BackwardInput {
     return tiles_.PixelsOf(band.first_tile + step / UnitsOfTile());
   }
 
-  // grad_columns[tap, pixel, column] of some slices, with taps ColumnsSize() apart.
+  // grad_columns[tap, pixel, column] of some slices, with taps TapColumns(block) apart.
   void GradColumns(const Tile& tile, const ChannelBlock& block, const PieceRun& slices,
                    const TapRun& taps, const Memory& memory) const {
     for (int64_t t = 0; t < taps.taps; ++t) {
       GradColumnsOf(tile, block, slices, taps.first + t,
-                    {memory.grad_output, memory.grad_columns + t * ColumnsSize()});
+                    {memory.grad_output, memory.grad_columns + t * TapColumns(block)});
     }
   }
 
@@ -474,7 +477,7 @@ class BackwardInput {
       const Slice& slice = blocks_.SlicesOf(block)[i];
       WithPitch<Real>(slice.pitch, [&](auto pitch) {
         for (int64_t t = 0; t < taps.taps; ++t) {
-          const Real* columns = grad_columns + t * ColumnsSize() + slice.column;
+          const Real* columns = grad_columns + t * TapColumns(block) + slice.column;
           visit(i, t, pitch, Matrix<const Real>{columns, block.pitch, tile.pixels, pitch});
         }
       });
