@@ -79,12 +79,16 @@ def expected(name: str, dtype: str) -> Answer:
     return by_reference(problem(name, dtype))
 
 
+def assert_right(kernels: Kernels, name: str, dtype: str) -> None:
+    (actual,) = kernels.solve([problem(name, dtype)], dtype)
+    kernels.assert_right(actual, expected(name, dtype), dtype)
+
+
 @pytest.mark.parametrize("name, dtype", CASES)
 def test_output_and_gradients_around_every_block_size(
     cpu_kernels: Kernels, name: str, dtype: str
 ) -> None:
-    (actual,) = cpu_kernels.solve([problem(name, dtype)], dtype)
-    cpu_kernels.assert_right(actual, expected(name, dtype), dtype)
+    assert_right(cpu_kernels, name, dtype)
 
 
 @pytest.fixture(scope="module")
@@ -95,5 +99,4 @@ def wide_vectors(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
 @pytest.mark.long
 @pytest.mark.parametrize("name, dtype", [case for case in CASES if case[0] not in LARGE])
 def test_the_blocks_of_avx512_on_any_machine(wide_vectors: Kernels, name: str, dtype: str) -> None:
-    (actual,) = wide_vectors.solve([problem(name, dtype)], dtype)
-    wide_vectors.assert_right(actual, expected(name, dtype), dtype)
+    assert_right(wide_vectors, name, dtype)
